@@ -1,0 +1,1 @@
+"""Checkpoints, rewind and branch for any Temporal application."""

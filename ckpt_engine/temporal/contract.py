@@ -1,0 +1,288 @@
+"""What crosses the wire: the header, requests and answers, and the failure types.
+
+Everything here is plain JSON, so that it travels through any data converter. Requests are parsed
+by hand from whatever arrived (:func:`parse`), because a handler must survive anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import InvalidRequest
+
+__all__ = [
+    "HEADER",
+    "SUPERSEDED",
+    "BranchRequest",
+    "ChildStatus",
+    "Overrides",
+    "Refusal",
+    "RewindRequest",
+    "SeedHeader",
+    "SessionHeader",
+    "SessionStatus",
+    "StartedChild",
+    "StepHeader",
+    "Target",
+    "parse",
+]
+
+HEADER = "ckpt"
+"""Key of the one header, in activities and workflows alike."""
+
+SUPERSEDED = "ckpt: superseded by a rewind"
+"""Cancellation reason by which a supervisor tells its child that another one takes its place."""
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class StepHeader(_Lenient):
+    """Travels with each step's activity; ids only, since headers are not encrypted.
+
+    Attributes:
+        session: Session id.
+        thread: Thread id.
+        id: The new checkpoint's id.
+        step: Its number.
+        parents: The frontier when it was scheduled; empty never happens (step 0 is a parent).
+        first: Whether it is the first-scheduled child of its frontier.
+        origin: Id of step 0 while it may not have been committed yet, else ``None``.
+        run_id: Run id of the workflow's first run, whose first event holds the input.
+        answers: Replay-prefix: the stored checkpoint that answers in place of the activity.
+    """
+
+    v: int = 1
+    session: str
+    thread: str
+    id: str
+    step: int
+    parents: list[str]
+    first: bool = True
+    origin: str | None = None
+    run_id: str = ""
+    answers: str | None = None
+
+
+class SeedHeader(_Lenient):
+    """What a child workflow, or a new run of a closed one, starts from.
+
+    Attributes:
+        session: Session id.
+        thread: The child's own thread, already made.
+        parents: The seed: checkpoint ids in step order, usually one.
+        step: Number of the newest of them.
+        next_node: What the seed says comes next.
+        branch: The thread's name in the session.
+        kind: ``rewind``, ``branch`` or ``child`` (a workflow that the agent itself started).
+        supervisor: Workflow id of the session's address, for the child of a rewind.
+        prefix: Replay-prefix: the stored steps on the path to the seed, oldest first.
+    """
+
+    session: str
+    thread: str
+    parents: list[str]
+    step: int
+    next_node: str | None = None
+    branch: str = "main"
+    kind: Literal["rewind", "branch", "child"] = "branch"
+    supervisor: str | None = None
+    prefix: list[str] = Field(default_factory=list)
+
+
+class SessionHeader(_Lenient):
+    """The bookkeeping of a workflow as it crosses continue-as-new.
+
+    Attributes:
+        seed: What this run started from, if anything.
+        carried: The state of :class:`~ckpt_engine.temporal.session.Session`, if continued.
+    """
+
+    v: int = 1
+    seed: SeedHeader | None = None
+    carried: dict[str, Any] | None = None
+
+
+class Target(_Strict):
+    """Which checkpoint is meant: exactly one of the first four, on the active thread by default.
+
+    Attributes:
+        checkpoint: An id, or a prefix of at least four digits that is unique in the session.
+        step: A step number; in a parallel group, everything done up to it.
+        back: So many steps before the head (resolved when the request is handled).
+        tag: A tag.
+        thread: Another thread of the session, by id or by branch name.
+    """
+
+    checkpoint: str | None = None
+    step: int | None = Field(default=None, ge=0)
+    back: int | None = Field(default=None, ge=0)
+    tag: str | None = None
+    thread: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Target:
+        given = [self.checkpoint, self.step, self.back, self.tag]
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of checkpoint, step, back or tag")
+        return self
+
+
+class Overrides(_Strict):
+    """What a child changes in its seed before it goes on.
+
+    Attributes:
+        messages: Extra messages, JSON objects, appended to the conversation.
+        state: Keys of the state to set.
+        model: Shorthand for the state key ``model``.
+        instructions: Shorthand for the state key ``instructions``.
+        next_node: Where to go on, in place of the seed's own.
+    """
+
+    messages: list[dict[str, Any]] = Field(default_factory=list)
+    state: dict[str, Any] = Field(default_factory=dict)
+    model: str | None = None
+    instructions: str | None = None
+    next_node: str | None = None
+
+    def state_patch(self) -> dict[str, Any]:
+        """Return the keys to set, shorthands included."""
+        short = {"model": self.model, "instructions": self.instructions}
+        return {**self.state, **{k: v for k, v in short.items() if v is not None}}
+
+
+class RewindRequest(_Strict):
+    """Go on from an older checkpoint instead of the head.
+
+    Attributes:
+        to: The checkpoint.
+        overrides: What to change.
+        request_id: Makes a repeated request the same request.
+        in_flight: What becomes of the step that is running: cancelled, left to end by itself, or
+            waited for (at most ``wait_seconds``).
+        reason: Kept in the record.
+    """
+
+    to: Target
+    overrides: Overrides = Field(default_factory=Overrides)
+    request_id: str = ""
+    in_flight: Literal["cancel", "abandon", "wait"] = "cancel"
+    wait_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    reason: str = ""
+
+
+class BranchRequest(_Strict):
+    """Start another line from a checkpoint, beside the one that goes on.
+
+    Attributes:
+        at: The checkpoint.
+        name: The branch's name, unique in the session.
+        overrides: What to change.
+        request_id: Makes a repeated request the same request.
+        reason: Kept in the record.
+    """
+
+    at: Target
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    overrides: Overrides = Field(default_factory=Overrides)
+    request_id: str = ""
+    reason: str = ""
+
+
+class StartedChild(_Lenient):
+    """The answer to a rewind or branch: the child that goes on.
+
+    Attributes:
+        kind: ``rewind`` or ``branch``.
+        workflow_id: Its workflow id.
+        run_id: Its first run id.
+        thread: Its thread.
+        branch: The thread's name in the session.
+        seed: The checkpoints it starts from.
+        request_id: The request's.
+    """
+
+    kind: Literal["rewind", "branch"]
+    workflow_id: str
+    run_id: str
+    thread: str
+    branch: str
+    seed: list[str]
+    request_id: str = ""
+
+
+class ChildStatus(StartedChild):
+    """A child as the supervisor sees it."""
+
+    state: Literal["running", "completed", "failed", "canceled", "superseded"] = "running"
+
+
+class Refusal(_Lenient):
+    """A request that was not carried out, and why; the agent goes on.
+
+    Attributes:
+        request: ``rewind``, ``branch`` or another signal's name.
+        request_id: The request's, if it had one.
+        kind: Kind of the error, stable.
+        message: What was wrong and what would be right.
+    """
+
+    request: str
+    request_id: str = ""
+    kind: str
+    message: str
+
+
+class SessionStatus(_Lenient):
+    """The answer to the query ``checkpoint_status``.
+
+    Attributes:
+        phase: ``running`` itself, ``supervising`` the child of a rewind, or ``closing``.
+        session: Session id.
+        thread: The workflow's own thread.
+        active_thread: The thread the session goes on with.
+        active_workflow_id: The workflow that runs it.
+        step: Newest step number known to the workflow.
+        head: Newest checkpoint ids known to the workflow (the frontier).
+        children: Every child a rewind or branch has started, oldest first.
+        refusals: The newest hundred refused requests, oldest first.
+        pending: Requests received and not yet handled.
+    """
+
+    phase: Literal["running", "supervising", "closing"]
+    session: str
+    thread: str
+    active_thread: str
+    active_workflow_id: str
+    step: int
+    head: list[str]
+    children: list[ChildStatus]
+    refusals: list[Refusal]
+    pending: int
+
+
+def parse(model: type[_M], value: Any) -> _M:
+    """Return ``value`` as ``model``, whether it is one already or plain JSON.
+
+    Raises:
+        InvalidRequest: It is neither; the message names each wrong place.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as err:
+        places = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}"
+            for e in err.errors(include_url=False, include_input=False)
+        )
+        raise InvalidRequest(f"not a valid {model.__name__}: {places}") from None
+    except RecursionError:
+        raise InvalidRequest(f"not a valid {model.__name__}: nested too deeply") from None

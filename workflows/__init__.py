@@ -1,0 +1,1 @@
+"""Deterministic code of the shipped agent."""
