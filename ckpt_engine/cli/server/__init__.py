@@ -1,0 +1,1 @@
+"""Find, obtain, start and stop a Temporal development server."""
