@@ -1,0 +1,315 @@
+"""Three-way merge of what two checkpoints hold, against what their common ancestor held.
+
+Logs (the conversation, and state keys declared as logs) are joined in order; other state is merged
+key by key. What both sides changed differently is a conflict, which is a value.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from .errors import InvalidRequest
+from .graph import Lookup, merge_bases
+
+__all__ = [
+    "MISSING",
+    "Base",
+    "Content",
+    "JoinedBase",
+    "MergeConflict",
+    "Merged",
+    "Missing",
+    "Reducer",
+    "Strategy",
+    "base_ids",
+    "find_base",
+    "identity",
+    "merge_content",
+    "merge_logs",
+    "merge_state",
+    "resolve_base",
+]
+
+
+class Missing(Enum):
+    """The type of :data:`MISSING`."""
+
+    MISSING = "missing"
+    _DISPUTED = "disputed"  # base of a criss-cross whose own sides disagree: equal to nothing
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+MISSING: Final = Missing.MISSING
+"""Stands where a key has no value at all; false in a test."""
+
+Reducer = Callable[[Any, Any, Any], Any]
+"""From the values of base, ours and theirs (``None`` where there is none) to the merged one.
+
+Called for a key that both sides changed, also when both changed it alike, as a counter needs.
+"""
+
+Strategy = Literal["raise", "ours", "theirs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is merged of a checkpoint; never changed, shared freely."""
+
+    messages: Sequence[Any] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeConflict:
+    """What both sides changed in different ways.
+
+    Attributes:
+        kind: ``messages``, or ``state``.
+        key: The state key; ``messages`` for the conversation.
+        base: Its value in the common ancestor, or :data:`MISSING`.
+        ours: Its value on the thread that is merged into, or :data:`MISSING`.
+        theirs: Its value on the branch, or :data:`MISSING`.
+    """
+
+    kind: Literal["messages", "state"]
+    key: str
+    base: Any
+    ours: Any
+    theirs: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The outcome; ``conflicts`` are those that nothing resolved, and hold our value meanwhile."""
+
+    messages: list[Any]
+    state: dict[str, Any]
+    conflicts: tuple[MergeConflict, ...] = ()
+
+
+def merge_content(
+    base: Content,
+    ours: Content,
+    theirs: Content,
+    *,
+    strategy: Strategy = "raise",
+    reducers: Mapping[str, Reducer] | None = None,
+    logs: Collection[str] = (),
+) -> Merged:
+    """Return our content with the changes that theirs made since the base.
+
+    Args:
+        base: The common ancestor's content.
+        ours: The content merged into.
+        theirs: The content merged.
+        strategy: Whose value a conflict takes; ``raise`` leaves it in ``conflicts``.
+        reducers: State key -> function that merges it.
+        logs: State keys whose lists are joined as logs.
+
+    Raises:
+        InvalidRequest: The strategy is unknown.
+    """
+    if strategy not in ("raise", "ours", "theirs"):
+        raise InvalidRequest(f"no strategy {strategy!r}: there are raise, ours and theirs")
+    messages, disputed = merge_logs(base.messages, ours.messages, theirs.messages)
+    conflicts = []
+    if disputed:
+        conflicts.append(
+            MergeConflict(
+                kind="messages",
+                key="messages",
+                base=base.messages,
+                ours=ours.messages,
+                theirs=theirs.messages,
+            )
+        )
+    state, state_conflicts = merge_state(base.state, ours.state, theirs.state, reducers, logs)
+    conflicts.extend(state_conflicts)
+    if strategy == "raise":
+        return Merged(messages, state, tuple(conflicts))
+    if strategy == "theirs":
+        messages = list(theirs.messages) if disputed else messages
+        for conflict in state_conflicts:
+            _put(state, conflict.key, conflict.theirs)
+    return Merged(messages, state)
+
+
+def merge_state(
+    base: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    reducers: Mapping[str, Reducer] | None = None,
+    logs: Collection[str] = (),
+) -> tuple[dict[str, Any], list[MergeConflict]]:
+    """Return the merged state, in our order and then theirs, and the conflicts sorted by key."""
+    reducers = reducers or {}
+    merged: dict[str, Any] = {}
+    conflicts: list[MergeConflict] = []
+    for key in [*ours, *(k for k in theirs if k not in ours)]:
+        b, o, t = (side.get(key, MISSING) for side in (base, ours, theirs))
+        value, clear = _merge_key(b, o, t, reducers.get(key), is_log=key in logs)
+        _put(merged, key, value)
+        if not clear:
+            known = MISSING if isinstance(b, Missing) else b
+            conflicts.append(MergeConflict(kind="state", key=key, base=known, ours=o, theirs=t))
+    return merged, sorted(conflicts, key=lambda c: c.key)
+
+
+_Clear = tuple[Any, bool]  # a value, and whether it is undisputed
+
+
+def _merge_key(
+    b: Any, o: Any, t: Any, reducer: Reducer | None, *, is_log: bool
+) -> tuple[Any, bool]:
+    base, mine, other = identity(b), identity(o), identity(t)
+    if base == other:
+        return o, True
+    if base == mine:
+        return t, True
+    if reducer is not None:
+        return reducer(*(None if isinstance(v, Missing) else v for v in (b, o, t))), True
+    if mine == other:
+        return o, True
+    if is_log and all(isinstance(v, list | Missing) for v in (b, o, t)):
+        log, disputed = merge_logs(b or (), o or (), t or ())
+        return (o, False) if disputed else (log, True)
+    return o, False
+
+
+def _put(state: dict[str, Any], key: str, value: Any) -> None:
+    if isinstance(value, Missing):
+        state.pop(key, None)
+    else:
+        state[key] = value
+
+
+def merge_logs(
+    base: Sequence[Any], ours: Sequence[Any], theirs: Sequence[Any]
+) -> tuple[list[Any], bool]:
+    """Join two logs: ours, then what theirs added since the base.
+
+    A run of equal messages with which both sides' additions begin is taken once. Where one side
+    edited what the base held (left out, replaced or inserted something), its edit is kept and the
+    other side's additions follow it.
+
+    Returns:
+        The joined log, and whether both sides edited the base differently; then it is ours.
+    """
+    if identity(theirs) in (identity(base), identity(ours)):
+        return list(ours), False
+    known = set(_occurrences(base))
+    mine, other = (_Side(log, base, known) for log in (ours, theirs))
+    if not other.edited:
+        return [*ours, *other.new_after(mine)], False
+    if not mine.edited:
+        return [*other.history, *mine.added, *other.new_after(mine)], False
+    if identity(mine.history) == identity(other.history):
+        return [*ours, *other.new_after(mine)], False
+    return list(ours), True
+
+
+class _Side:
+    """One side of a log merge, split into what became of the base and what was added to it."""
+
+    def __init__(self, log: Sequence[Any], base: Sequence[Any], known: set[Hashable]) -> None:
+        marks = list(_occurrences(log))
+        last = max((n for n, mark in enumerate(marks) if mark in known), default=-1)
+        self.edited = not known <= set(marks)
+        if self.edited:
+            tail_is_known = bool(base) and last >= 0 and identity(log[last]) == identity(base[-1])
+            cut = last + 1 if tail_is_known else max(last + 1, min(len(base), len(log)))
+            self.history, self.added = list(log[:cut]), list(log[cut:])
+        else:
+            self.history = list(log[: last + 1])
+            self.added = [v for v, mark in zip(log, marks, strict=True) if mark not in known]
+
+    def new_after(self, other: _Side) -> list[Any]:
+        """Return what this side added, without the leading run that the other added as well."""
+        same = 0
+        for mine, theirs in zip(self.added, other.added, strict=False):
+            if identity(mine) != identity(theirs):
+                break
+            same += 1
+        return self.added[same:]
+
+
+def _occurrences(log: Sequence[Any]) -> Iterator[Hashable]:
+    """Name each message by its value and by how often it stood before, so that repeats count."""
+    counts: Counter[Hashable] = Counter()
+    for value in log:
+        mark = identity(value)
+        yield mark, counts[mark]
+        counts[mark] += 1
+
+
+def identity(value: Any) -> Hashable:
+    """Return a key that is equal for equal stored values: 1, 1.0 and True differ, NaN is itself."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return dict, frozenset((k, identity(v)) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return (list, *map(identity, value))
+    if isinstance(value, float):
+        return float, struct.pack("<d", value)
+    if value is Missing._DISPUTED:
+        return object()
+    return type(value), cast(Hashable, value)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedBase:
+    """After criss-cross merges the base is itself a merge: of two bases, against theirs."""
+
+    base: Base
+    ours: Base
+    theirs: Base
+
+
+Base: TypeAlias = str | JoinedBase | None
+
+
+def find_base(ours: Collection[str], theirs: Collection[str], lookup: Lookup) -> Base:
+    """Return what two sides are to be merged against; an id unless they criss-cross."""
+    bases = merge_bases(ours, theirs, lookup)
+    found: Base = bases[0] if bases else None
+    for count, other in enumerate(bases[1:], start=1):
+        found = JoinedBase(find_base(bases[:count], [other], lookup), found, other)
+    return found
+
+
+def base_ids(base: Base) -> frozenset[str]:
+    """Return the checkpoints whose content :func:`resolve_base` needs."""
+    if isinstance(base, JoinedBase):
+        return base_ids(base.base) | base_ids(base.ours) | base_ids(base.theirs)
+    return frozenset() if base is None else frozenset({base})
+
+
+def resolve_base(
+    base: Base, contents: Mapping[str, Content], logs: Collection[str] = ()
+) -> Content:
+    """Return the base's content, given that of its checkpoints.
+
+    What the bases of a criss-cross disagree about equals neither side, so it conflicts again
+    unless both sides have settled it alike.
+    """
+    if base is None:
+        return Content()
+    if not isinstance(base, JoinedBase):
+        return contents[base]
+    parts = (resolve_base(part, contents, logs) for part in (base.base, base.ours, base.theirs))
+    merged = merge_content(*parts, logs=logs)
+    for conflict in merged.conflicts:
+        if conflict.kind == "state":
+            merged.state[conflict.key] = Missing._DISPUTED
+    return Content(merged.messages, merged.state)

@@ -1,0 +1,61 @@
+"""When a snapshot is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from .errors import InvalidRequest
+from .model import SnapshotTrigger
+
+__all__ = ["DEFAULT_TRIGGERS", "interval_wait", "parse_triggers", "wanted"]
+
+DEFAULT_TRIGGERS = frozenset(
+    {
+        SnapshotTrigger.MANUAL,
+        SnapshotTrigger.TOOL_CALL,
+        SnapshotTrigger.LLM_CALL,
+        SnapshotTrigger.STATE_CHANGE,
+    }
+)
+
+
+def parse_triggers(values: Iterable[SnapshotTrigger | str]) -> frozenset[SnapshotTrigger]:
+    """Return the triggers that are named, in any case and with ``-`` or ``_``.
+
+    Raises:
+        InvalidRequest: A name is unknown; the message lists the known ones.
+    """
+    return frozenset(_parse(value) for value in values)
+
+
+def _parse(value: SnapshotTrigger | str) -> SnapshotTrigger:
+    try:
+        return SnapshotTrigger(value.lower().replace("-", "_"))
+    except (ValueError, AttributeError):
+        known = ", ".join(SnapshotTrigger)
+        raise InvalidRequest(f"{value!r} is not a trigger; there are {known}") from None
+
+
+def wanted(trigger: SnapshotTrigger | str, enabled: Collection[SnapshotTrigger]) -> bool:
+    """Tell whether a snapshot with this trigger is to be taken.
+
+    Raises:
+        InvalidRequest: ``trigger`` is no trigger.
+    """
+    return _parse(trigger) in enabled
+
+
+def interval_wait(last: float, now: float, every: float) -> float:
+    """Return how many seconds from ``now`` the next interval snapshot is due; 0 when it is.
+
+    Args:
+        last: When the newest snapshot of any trigger was taken, on a monotonic clock, in seconds.
+        now: The present, on the same clock.
+        every: Length of the interval in seconds, greater than 0.
+
+    Raises:
+        InvalidRequest: ``every`` is not greater than 0.
+    """
+    if not every > 0:
+        raise InvalidRequest(f"an interval is greater than 0 seconds, not {every}")
+    return max(0.0, last + every - now)

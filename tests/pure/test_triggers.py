@@ -1,0 +1,50 @@
+"""When a snapshot is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from ckpt_engine.errors import InvalidRequest
+from ckpt_engine.model import SnapshotTrigger
+from ckpt_engine.triggers import DEFAULT_TRIGGERS, interval_wait, parse_triggers, wanted
+
+
+def test_the_default_takes_everything_but_boundaries_and_intervals() -> None:
+    assert set(SnapshotTrigger) - DEFAULT_TRIGGERS == {
+        SnapshotTrigger.TASK_BOUNDARY,
+        SnapshotTrigger.INTERVAL,
+    }
+
+
+def test_triggers_are_known_by_name_in_any_spelling() -> None:
+    assert parse_triggers(["TOOL_CALL", "llm-call", SnapshotTrigger.MANUAL]) == {
+        SnapshotTrigger.TOOL_CALL,
+        SnapshotTrigger.LLM_CALL,
+        SnapshotTrigger.MANUAL,
+    }
+
+
+@pytest.mark.parametrize("bad", ["often", "", 3, None])
+def test_an_unknown_trigger_is_refused_with_the_known_ones(bad: object) -> None:
+    with pytest.raises(InvalidRequest, match="task_boundary"):
+        parse_triggers([bad])  # type: ignore[list-item]
+    with pytest.raises(InvalidRequest, match="task_boundary"):
+        wanted(bad, DEFAULT_TRIGGERS)  # type: ignore[arg-type]
+
+
+def test_only_enabled_triggers_are_wanted() -> None:
+    assert wanted("tool_call", DEFAULT_TRIGGERS)
+    assert not wanted(SnapshotTrigger.INTERVAL, DEFAULT_TRIGGERS)
+    assert not wanted(SnapshotTrigger.MANUAL, frozenset())
+
+
+def test_the_wait_for_an_interval_counts_from_the_newest_snapshot() -> None:
+    assert interval_wait(last=10.0, now=12.0, every=5.0) == 3.0
+    assert interval_wait(last=10.0, now=15.0, every=5.0) == 0.0
+    assert interval_wait(last=10.0, now=99.0, every=5.0) == 0.0
+
+
+@pytest.mark.parametrize("every", [0, -1, float("nan")])
+def test_an_interval_that_never_passes_is_refused(every: float) -> None:
+    with pytest.raises(InvalidRequest, match="greater than 0"):
+        interval_wait(0, 0, every)
