@@ -54,11 +54,19 @@ class ToolOutcome(BaseModel):
 
 
 class ResumePoint(BaseModel):
-    """Where a seeded agent goes on, found from its conversation."""
+    """Where a seeded agent goes on, found from its conversation.
+
+    Attributes:
+        node: A model call, the tool calls that are not answered yet, or nothing: it has answered.
+        tool_calls: Those tool calls.
+        answer: That answer.
+        max_steps: A new limit on steps, where the state says one.
+    """
 
     node: Literal["model", "tools", "end"]
     tool_calls: list[ToolCall] = Field(default_factory=list)
     answer: str | None = None
+    max_steps: int | None = None
 
 
 class AgentResult(BaseModel):

@@ -13,11 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..errors import InvalidRequest
 
 __all__ = [
+    "FORWARD_UPDATE",
     "HEADER",
+    "PREPARE_CHILD",
+    "SUPERSEDE",
     "SUPERSEDED",
     "BranchRequest",
     "ChildStatus",
+    "Origin",
     "Overrides",
+    "PrepareChild",
+    "PreparedChild",
     "Refusal",
     "RewindRequest",
     "SeedHeader",
@@ -25,9 +31,13 @@ __all__ = [
     "SessionStatus",
     "StartedChild",
     "StepHeader",
+    "Supersede",
     "Target",
     "parse",
 ]
+
+FORWARD_UPDATE, PREPARE_CHILD, SUPERSEDE = "ckpt_forward_update", "ckpt_prepare", "ckpt_supersede"
+"""The engine's own activities; they are not steps."""
 
 HEADER = "ckpt"
 """Key of the one header, in activities and workflows alike."""
@@ -46,6 +56,18 @@ class _Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+class Origin(_Lenient):
+    """Step 0 of a thread: how its workflow was started.
+
+    Attributes:
+        id: Checkpoint id of step 0.
+        run_id: The run whose first event holds the encoded input.
+    """
+
+    id: str
+    run_id: str
+
+
 class StepHeader(_Lenient):
     """Travels with each step's activity; ids only, since headers are not encrypted.
 
@@ -54,11 +76,11 @@ class StepHeader(_Lenient):
         thread: Thread id.
         id: The new checkpoint's id.
         step: Its number.
-        parents: The frontier when it was scheduled; empty never happens (step 0 is a parent).
+        parents: The frontier when it was scheduled; never empty (step 0 is the first parent).
+        fingerprint: Digest of activity type and arguments, as they were scheduled.
         first: Whether it is the first-scheduled child of its frontier.
-        origin: Id of step 0 while it may not have been committed yet, else ``None``.
-        run_id: Run id of the workflow's first run, whose first event holds the input.
-        answers: Replay-prefix: the stored checkpoint that answers in place of the activity.
+        record: ``False`` for a step that only looks at the agent's memory.
+        origin: Where step 0 comes from, while it may not have been committed yet.
     """
 
     v: int = 1
@@ -67,10 +89,10 @@ class StepHeader(_Lenient):
     id: str
     step: int
     parents: list[str]
+    fingerprint: str = ""
     first: bool = True
-    origin: str | None = None
-    run_id: str = ""
-    answers: str | None = None
+    record: bool = True
+    origin: Origin | None = None
 
 
 class SeedHeader(_Lenient):
@@ -83,9 +105,8 @@ class SeedHeader(_Lenient):
         step: Number of the newest of them.
         next_node: What the seed says comes next.
         branch: The thread's name in the session.
-        kind: ``rewind``, ``branch`` or ``child`` (a workflow that the agent itself started).
+        kind: ``rewind`` or ``branch``.
         supervisor: Workflow id of the session's address, for the child of a rewind.
-        prefix: Replay-prefix: the stored steps on the path to the seed, oldest first.
     """
 
     session: str
@@ -94,9 +115,8 @@ class SeedHeader(_Lenient):
     step: int
     next_node: str | None = None
     branch: str = "main"
-    kind: Literal["rewind", "branch", "child"] = "branch"
+    kind: Literal["rewind", "branch"] = "branch"
     supervisor: str | None = None
-    prefix: list[str] = Field(default_factory=list)
 
 
 class SessionHeader(_Lenient):
@@ -224,6 +244,55 @@ class ChildStatus(StartedChild):
     """A child as the supervisor sees it."""
 
     state: Literal["running", "completed", "failed", "canceled", "superseded"] = "running"
+
+
+class PrepareChild(_Lenient):
+    """Asks the engine to make a child's thread and first checkpoint; safe to ask again.
+
+    Attributes:
+        kind: ``rewind`` or ``branch``.
+        session: The session.
+        active_thread: The thread that targets mean by default.
+        rewind: The request, for a rewind.
+        branch: The request, for a branch.
+        thread: Id of the child's thread, drawn by the caller.
+        checkpoint: Id of the child's first checkpoint, drawn by the caller.
+        run: The child's workflow: namespace, id, type, task queue.
+        origin: Step 0 of the asking workflow, while it may not have been committed.
+    """
+
+    kind: Literal["rewind", "branch"]
+    session: str
+    active_thread: str
+    rewind: RewindRequest | None = None
+    branch: BranchRequest | None = None
+    thread: str
+    checkpoint: str
+    run: dict[str, str | None]
+    origin: Origin | None = None
+
+
+class PreparedChild(_Lenient):
+    """What the engine made for a child, or why not.
+
+    Attributes:
+        seed: What the child is to start from; ``None`` when refused.
+        target: The checkpoints the request meant.
+        refused_kind: Kind of the error.
+        refused: What was wrong and what would be right.
+    """
+
+    seed: SeedHeader | None = None
+    target: list[str] = Field(default_factory=list)
+    refused_kind: str = ""
+    refused: str = ""
+
+
+class Supersede(_Lenient):
+    """Tells the engine that a rewind's thread takes the place of another."""
+
+    thread: str
+    by: str
 
 
 class Refusal(_Lenient):

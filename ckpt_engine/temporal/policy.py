@@ -1,0 +1,61 @@
+"""Which activities are steps, and what of their results is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..errors import InvalidRequest
+from ..model import SnapshotTrigger
+
+__all__ = ["Policies", "StepPolicy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPolicy:
+    """How the activities of one type are checkpointed.
+
+    Attributes:
+        record: Whether each of them is a step with a checkpoint. When not, it can still look at
+            the agent's memory through ``current_step``.
+        trigger: What the checkpoint says it was taken for.
+        keep: The result in full, only its digest, or nothing of it. Unless it is kept in full, a
+            step whose report was lost after its commit runs again.
+        redact: Called with the stored form of the messages a step appends, one by one; what it
+            returns is stored instead.
+    """
+
+    record: bool = True
+    trigger: SnapshotTrigger = SnapshotTrigger.TOOL_CALL
+    keep: Literal["all", "digest", "nothing"] = "all"
+    redact: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Policies by activity type, or by ``type@queue`` which goes first; ``*`` is for the rest."""
+
+    by_name: Mapping[str, StepPolicy] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a policy.
+
+        Raises:
+            InvalidRequest: A value is not a ``StepPolicy``.
+        """
+        for name, policy in self.by_name.items():
+            if not isinstance(policy, StepPolicy):
+                raise InvalidRequest(
+                    f"policy of {name!r}: a StepPolicy is expected, not {policy!r}"
+                )
+
+    def of(self, activity: str, queue: str) -> StepPolicy:
+        """Return the policy of an activity type on a task queue."""
+        for name in (f"{activity}@{queue}", activity, f"*@{queue}", "*"):
+            if (policy := self.by_name.get(name)) is not None:
+                return policy
+        return _DEFAULT
+
+
+_DEFAULT = StepPolicy()

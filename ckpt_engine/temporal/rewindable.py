@@ -1,0 +1,132 @@
+"""The mixin that gives any workflow its rewind and branch handlers.
+
+Handlers only put requests in a queue; the supervisor (:mod:`.supervisor`) acts on them. Whatever
+is sent, nothing leaves a signal handler, and only failures that the SDK reports to the caller
+leave an update handler.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from ..errors import CheckpointError, InvalidRequest
+from .contract import BranchRequest, RewindRequest, SeedHeader, parse
+from .session import Request, Session
+
+if TYPE_CHECKING:
+    Wire = Any  # callers may pass the model, a dict, or anything else that is JSON
+else:
+    Wire = RawValue  # undecodable arguments must reach the handler, so that it can say so
+
+__all__ = ["OWN_QUERIES", "OWN_SIGNALS", "OWN_UPDATES", "Rewindable"]
+
+OWN_SIGNALS = OWN_UPDATES = frozenset({"rewind", "branch"})
+OWN_QUERIES = frozenset(
+    {"checkpoint_status", "checkpoint_head", "checkpoint_children", "checkpoint_refusals"}
+)
+_MODELS = {"rewind": RewindRequest, "branch": BranchRequest}
+
+
+class Rewindable:
+    """Mixin: signals and updates ``rewind`` and ``branch``, and queries about them.
+
+    A workflow class that inherits from it, run by a worker with the
+    :class:`~ckpt_engine.temporal.plugin.CheckpointPlugin`, can be rewound and branched while it
+    runs. Its ``run`` finds in :attr:`seed` where to go on.
+    """
+
+    __ckpt_session__: Session
+
+    @property
+    def seed(self) -> SeedHeader | None:
+        """What this run was seeded from; ``None`` for one that starts from the beginning."""
+        return self.__ckpt_session__.seed
+
+    @property
+    def checkpoint_session(self) -> Session:
+        """The bookkeeping of this run: its thread, newest step and frontier."""
+        return self.__ckpt_session__
+
+    @workflow.signal(name="rewind")
+    def ckpt_rewind_signal(self, request: Wire = None) -> None:
+        """Go on from an older checkpoint; refusals are shown by the query."""
+        self._signalled("rewind", request)
+
+    @workflow.signal(name="branch")
+    def ckpt_branch_signal(self, request: Wire = None) -> None:
+        """Start another line from a checkpoint; refusals are shown by the query."""
+        self._signalled("branch", request)
+
+    @workflow.update(name="rewind")
+    async def ckpt_rewind_update(self, request: Wire = None) -> dict[str, Any]:
+        """Go on from an older checkpoint; answer with the child once it has started."""
+        return await self._asked("rewind", request)
+
+    @workflow.update(name="branch")
+    async def ckpt_branch_update(self, request: Wire = None) -> dict[str, Any]:
+        """Start another line from a checkpoint; answer with the child once it has started."""
+        return await self._asked("branch", request)
+
+    @workflow.query(name="checkpoint_status")
+    def ckpt_status_query(self) -> dict[str, Any]:
+        """Return a :class:`~ckpt_engine.temporal.contract.SessionStatus` as JSON."""
+        return self.__ckpt_session__.status().model_dump(mode="json")
+
+    @workflow.query(name="checkpoint_head")
+    def ckpt_head_query(self) -> list[str]:
+        """Return the ids of the newest checkpoints of this workflow."""
+        return self.__ckpt_session__.main.parents()
+
+    @workflow.query(name="checkpoint_children")
+    def ckpt_children_query(self) -> list[dict[str, Any]]:
+        """Return every child that a rewind or branch started, oldest first."""
+        return [child.model_dump(mode="json") for child in self.__ckpt_session__.children]
+
+    @workflow.query(name="checkpoint_refusals")
+    def ckpt_refusals_query(self) -> list[dict[str, Any]]:
+        """Return the newest hundred requests that were refused, with the reasons."""
+        return [refusal.model_dump(mode="json") for refusal in self.__ckpt_session__.refusals]
+
+    def _signalled(self, kind: Literal["rewind", "branch"], request: Any) -> None:
+        session = self.__ckpt_session__
+        try:
+            session.receive(_request(kind, request))
+        except Exception as err:  # noqa: BLE001 - nothing at all may leave a signal handler
+            session.refuse(kind, "", err)
+
+    async def _asked(self, kind: Literal["rewind", "branch"], body: Any) -> dict[str, Any]:
+        session = self.__ckpt_session__
+        try:
+            if kind == "rewind" and session.seed and session.seed.supervisor:
+                address = session.seed.supervisor
+                raise InvalidRequest(f"this run stands in for {address!r}: rewind that workflow")
+            request = session.receive(_request(kind, body))
+        except CheckpointError as err:
+            session.refuse(kind, "", err)
+            raise ApplicationError(str(err), type=err.kind, non_retryable=True) from None
+        session.waiting += 1
+        try:
+            await workflow.wait_condition(lambda: request.ended)
+        finally:
+            session.waiting -= 1
+        if request.refusal is not None:
+            refused = request.refusal
+            raise ApplicationError(refused.message, type=refused.kind, non_retryable=True)
+        assert request.answer is not None
+        return request.answer.model_dump(mode="json")
+
+
+def _request(kind: Literal["rewind", "branch"], raw: Any) -> Request:
+    value = raw
+    if isinstance(raw, RawValue):
+        try:
+            value = workflow.payload_converter().from_payload(raw.payload)
+        except Exception as err:  # noqa: BLE001 - any converter, any payload
+            raise InvalidRequest(f"the {kind} request cannot be decoded: {err}") from None
+    if value is None:
+        raise InvalidRequest(f"a {kind} request needs one argument, a {_MODELS[kind].__name__}")
+    return Request(kind, parse(_MODELS[kind], value))  # type: ignore[arg-type]

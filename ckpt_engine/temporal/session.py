@@ -1,0 +1,338 @@
+"""Workflow-side bookkeeping: frontier, new ids, requests. Deterministic, without I/O.
+
+One :class:`Session` lives on the workflow's interceptor for as long as the run does, and crosses
+continue-as-new in a header. What it draws and counts is the same on every replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from random import Random
+from typing import Any, Literal
+
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+
+from ..errors import CheckpointError
+from ..model import new_checkpoint_id
+from .contract import (
+    HEADER,
+    BranchRequest,
+    ChildStatus,
+    Origin,
+    Refusal,
+    RewindRequest,
+    SeedHeader,
+    SessionHeader,
+    SessionStatus,
+    StartedChild,
+    StepHeader,
+)
+
+__all__ = ["Line", "Request", "Session", "header_payload", "line", "read_header"]
+
+_KEPT = 100  # refusals shown, and request ids remembered times ten
+
+
+def header_payload(value: SessionHeader | StepHeader) -> Payload:
+    """Return a header as a plain JSON payload, whatever converter the application uses."""
+    data = value.model_dump_json(exclude_defaults=True).encode()
+    return Payload(metadata={"encoding": b"json/plain"}, data=data)
+
+
+def read_header(payload: Payload | None) -> dict[str, Any] | None:
+    """Return the header's fields, or ``None`` where there is no header of ours."""
+    if payload is None:
+        return None
+    try:
+        value = json.loads(payload.data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class Line:
+    """The frontier of one line of steps: those that are done and that nothing follows yet."""
+
+    def __init__(self, tips: dict[str, int]) -> None:
+        self.tips = tips
+
+    def parents(self) -> list[str]:
+        """Return the frontier in step order: the next step's parents."""
+        return sorted(self.tips, key=lambda tip: self.tips[tip])
+
+    def advance(self, parents: Sequence[str], tips: dict[str, int]) -> None:
+        """Put ``tips`` in the place of the parents that they follow."""
+        for parent in parents:
+            self.tips.pop(parent, None)
+        self.tips.update(tips)
+
+
+_current_line: ContextVar[Line | None] = ContextVar("ckpt_line", default=None)
+
+
+@dataclass
+class Request:
+    """A rewind or branch that waits to be handled; ``answer`` or ``refusal`` ends it."""
+
+    kind: Literal["rewind", "branch"]
+    body: RewindRequest | BranchRequest
+    answer: StartedChild | None = None
+    refusal: Refusal | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether somebody who waits for it can go on."""
+        return self.answer is not None or self.refusal is not None
+
+
+@dataclass
+class Session:
+    """What a running workflow knows of its own checkpoints.
+
+    Attributes:
+        session: Session id.
+        thread: The thread its steps extend.
+        step: Highest step number given out.
+        main: The frontier.
+        seed: What it was started from, if from anything.
+        origin: Step 0, until a later step is done.
+        stopped: Set by a rewind that was accepted: no further step is scheduled, ever.
+        children: Every child a rewind or branch started, oldest first.
+        requests: Received and not yet handled.
+    """
+
+    session: str
+    thread: str
+    step: int
+    main: Line
+    rng: Random
+    local_rng: Random
+    seed: SeedHeader | None = None
+    origin: Origin | None = None
+    stopped: bool = False
+    phase: Literal["running", "supervising", "closing"] = "running"
+    children: list[ChildStatus] = field(default_factory=list)
+    refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    requests: deque[Request] = field(default_factory=deque)
+    answered: OrderedDict[str, StartedChild] = field(default_factory=OrderedDict)
+    in_flight: int = 0
+    waiting: int = 0
+    _extended: set[str] = field(default_factory=set)
+
+    @classmethod
+    def begin(cls) -> Session:
+        """Return the bookkeeping of the current run: continued, seeded, or a new session's."""
+        info = workflow.info()
+        fields = read_header(info.headers.get(HEADER)) or {}
+        header = SessionHeader.model_validate(fields)
+        rng, local_rng = workflow.new_random("ckpt"), workflow.new_random("ckpt-local")
+        if header.carried is not None:
+            return cls._carried(header, rng, local_rng)
+        if header.seed is not None:
+            seed = header.seed
+            main = Line(dict.fromkeys(seed.parents, seed.step))
+            return cls(seed.session, seed.thread, seed.step, main, rng, local_rng, seed=seed)
+        name = f"{info.workflow_id}.{rng.getrandbits(24):06x}"
+        origin = Origin(id=_new_id(rng), run_id=info.run_id)
+        return cls(name, name, 0, Line({origin.id: 0}), rng, local_rng, origin=origin)
+
+    @classmethod
+    def _carried(cls, header: SessionHeader, rng: Random, local_rng: Random) -> Session:
+        was = header.carried or {}
+        session = cls(was["session"], was["thread"], was["step"], Line(was["tips"]), rng, local_rng)
+        session.seed = header.seed
+        session.origin = Origin.model_validate(was["origin"]) if was.get("origin") else None
+        session.children = [ChildStatus.model_validate(child) for child in was["children"]]
+        session.refusals.extend(Refusal.model_validate(refusal) for refusal in was["refusals"])
+        for request_id, answer in was["answered"].items():
+            session.answered[request_id] = StartedChild.model_validate(answer)
+        return session
+
+    def carry(self) -> SessionHeader:
+        """Return what the next run needs after continue-as-new: ids only, no content."""
+        carried = {
+            "session": self.session,
+            "thread": self.thread,
+            "step": self.step,
+            "tips": self.main.tips,
+            "origin": self.origin.model_dump() if self.origin else None,
+            "children": [child.model_dump() for child in self.children[-_KEPT:]],
+            "refusals": [refusal.model_dump() for refusal in self.refusals],
+            "answered": {key: child.model_dump() for key, child in self.answered.items()},
+        }
+        return SessionHeader(seed=self.seed, carried=carried)
+
+    # Steps
+
+    def schedule(self, activity: str, args: Sequence[Any], *, record: bool, local: bool) -> Step:
+        """Give a step its id, number and parents.
+
+        Raises:
+            asyncio.CancelledError: A rewind has stopped this line.
+        """
+        if self.stopped:
+            raise asyncio.CancelledError("this line was left by a rewind")
+        on = _current_line.get() or self.main
+        parents = on.parents()
+        fingerprint = _fingerprint(activity, args)
+        checkpoint_id = self._draw(fingerprint, local=local)
+        if record:
+            self.step += 1
+        header = StepHeader(
+            session=self.session,
+            thread=self.thread,
+            id=checkpoint_id,
+            step=self.step,
+            parents=parents,
+            fingerprint=fingerprint,
+            first=parents[0] not in self._extended,
+            record=record,
+            origin=self.origin,
+        )
+        if record:
+            self._extended.add(parents[0])
+        self.in_flight += 1
+        return Step(header, on, self)
+
+    def draw_suffix(self) -> str:
+        """Return six new hex digits for the name of a child."""
+        return f"{self.rng.getrandbits(24):06x}"
+
+    def draw_id(self) -> str:
+        """Return a new checkpoint id."""
+        return _new_id(self.rng)
+
+    def _draw(self, fingerprint: str, *, local: bool) -> str:
+        # A local activity may run and be lost with its worker before the server knew of it, and
+        # a replay may then schedule another in its place: its id says which one it is.
+        if not local:
+            return _new_id(self.rng)
+        drawn = _new_id(self.local_rng)
+        mixed = blake2b(f"{drawn}{fingerprint}".encode(), digest_size=10).hexdigest()
+        return mixed + drawn[20:]
+
+    def _done(self, step: Step, *, succeeded: bool) -> None:
+        self.in_flight -= 1
+        if succeeded and step.header.record:
+            step.line.advance(step.header.parents, {step.header.id: step.header.step})
+            self._extended.intersection_update(self.main.tips)
+            if self.origin is not None and self.origin.id not in self.main.tips:
+                self.origin = None
+
+    # Requests
+
+    def receive(self, request: Request) -> Request:
+        """Queue a request, or return the one that its request id repeats, already answered."""
+        request_id = request.body.request_id
+        if request_id and (earlier := self.answered.get(request_id)):
+            request.answer = earlier
+            return request
+        for waiting in self.requests:
+            if request_id and waiting.body.request_id == request_id:
+                return waiting
+        self.requests.append(request)
+        return request
+
+    def answer(self, request: Request, child: StartedChild) -> None:
+        """End a request with the child it started, and remember its request id."""
+        request.answer = child
+        if child.request_id:
+            self.answered[child.request_id] = child
+            while len(self.answered) > _KEPT * 10:
+                self.answered.popitem(last=False)
+
+    def refuse(self, request: str, request_id: str, err: BaseException) -> Refusal:
+        """Record why a request was not carried out."""
+        kind = err.kind if isinstance(err, CheckpointError) else type(err).__name__
+        refusal = Refusal(
+            request=request, request_id=request_id, kind=kind, message=str(err)[:2000]
+        )
+        self.refusals.append(refusal)
+        return refusal
+
+    @property
+    def active(self) -> ChildStatus | None:
+        """The child that a rewind put in this workflow's place, while there is one."""
+        if self.phase != "supervising":
+            return None
+        return next((c for c in reversed(self.children) if c.kind == "rewind"), None)
+
+    def status(self) -> SessionStatus:
+        """Return what the query ``checkpoint_status`` answers."""
+        active = self.active
+        return SessionStatus(
+            phase=self.phase,
+            session=self.session,
+            thread=self.thread,
+            active_thread=active.thread if active else self.thread,
+            active_workflow_id=active.workflow_id if active else workflow.info().workflow_id,
+            step=self.step,
+            head=self.main.parents(),
+            children=self.children,
+            refusals=list(self.refusals),
+            pending=len(self.requests),
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was scheduled: its header, and where to report how it ended."""
+
+    header: StepHeader
+    line: Line
+    session: Session
+
+    def ended(self, handle: asyncio.Future[Any]) -> None:
+        """Move the frontier when the activity succeeded (a done callback of its handle)."""
+        succeeded = not handle.cancelled() and handle.exception() is None
+        self.session._done(self, succeeded=succeeded)
+
+
+@asynccontextmanager
+async def line(name: str) -> AsyncIterator[Line]:
+    """Give the steps inside a line of their own, so that parallel sub-agents never mix.
+
+    The line starts from the caller's frontier; when the block ends, what it has reached joins
+    the caller's frontier, and the next step there sees all of it.
+
+    Args:
+        name: What it is, for people who read the workflow.
+    """
+    del name
+    outer = _current_line.get() or _session_line()
+    start = dict(outer.tips)
+    inner = Line(dict(start))
+    token = _current_line.set(inner)
+    try:
+        yield inner
+    finally:
+        _current_line.reset(token)
+        if inner.tips != start:
+            outer.advance([tip for tip in start if tip not in inner.tips], inner.tips)
+
+
+def _session_line() -> Line:
+    session: Session = workflow.instance().__ckpt_session__
+    return session.main
+
+
+def _new_id(rng: Random) -> str:
+    return new_checkpoint_id(rng, at_ms=int(workflow.now().timestamp() * 1000))
+
+
+def _fingerprint(activity: str, args: Sequence[Any]) -> str:
+    digest = blake2b(activity.encode(), digest_size=8)
+    try:
+        for payload in workflow.payload_converter().to_payloads(args):
+            digest.update(payload.data)
+    except Exception:  # noqa: BLE001 - the SDK reports what cannot be converted, a moment later
+        return digest.hexdigest()
+    return digest.hexdigest()

@@ -1,0 +1,201 @@
+"""The interceptors inside a workflow: every activity gets its header, every child its seed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, ClassVar, NoReturn
+
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.exceptions import FailureError
+from temporalio.worker import (
+    ContinueAsNewInput,
+    ExecuteWorkflowInput,
+    HandleQueryInput,
+    HandleSignalInput,
+    HandleUpdateInput,
+    StartActivityInput,
+    StartChildWorkflowInput,
+    StartLocalActivityInput,
+    WorkflowInboundInterceptor,
+    WorkflowOutboundInterceptor,
+)
+
+from ..errors import CheckpointError, InvalidRequest
+from .contract import (
+    FORWARD_UPDATE,
+    HEADER,
+    PREPARE_CHILD,
+    SUPERSEDE,
+    SeedHeader,
+    SessionHeader,
+)
+from .policy import Policies
+from .rewindable import OWN_SIGNALS, OWN_UPDATES, Rewindable
+from .session import Session, header_payload
+from .supervisor import Supervisor
+
+__all__ = ["CheckpointWorkflowInbound"]
+
+_OWN_ACTIVITIES = frozenset({FORWARD_UPDATE, PREPARE_CHILD, SUPERSEDE})
+
+
+class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
+    """Owns the session's bookkeeping and runs the supervisor around a rewindable workflow.
+
+    Attributes:
+        policies: Which activities are steps; set on the class that the plugin makes.
+    """
+
+    policies: ClassVar[Policies] = Policies()
+
+    def __init__(self, next: WorkflowInboundInterceptor) -> None:  # noqa: A002 - the SDK's name
+        super().__init__(next)
+        self._session: Session | None = None
+        self.seeds: dict[str, SeedHeader] = {}
+        self.continuing: ContinueAsNewInput | None = None
+
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        """Put our outbound interceptor into the chain."""
+        self.next.init(_Outbound(outbound, self))
+
+    @property
+    def session(self) -> Session:
+        """The bookkeeping of this run, made when it is first needed."""
+        if self._session is None:
+            self._session = Session.begin()
+        return self._session
+
+    def _bind(self) -> None:
+        instance = workflow.instance()
+        if instance is not None and not hasattr(instance, "__ckpt_session__"):
+            instance.__ckpt_session__ = self.session
+
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
+        """Run the workflow, under a supervisor if it can be rewound."""
+        self._bind()
+        if not issubclass(input.type, Rewindable):
+            return await self.next.execute_workflow(input)
+        supervisor = Supervisor(
+            self.session, lambda: self.next.execute_workflow(input), input.args, self.seeds
+        )
+        try:
+            return await supervisor.run()
+        except workflow.ContinueAsNewError:
+            # Requests may have been carried out since ``run`` asked for it.
+            if self.continuing is not None:
+                self.continuing.headers = self.carried(self.continuing.headers)
+            raise
+
+    def carried(self, headers: Mapping[str, Payload]) -> dict[str, Payload]:
+        """Return the headers of the next run after continue-as-new."""
+        return _with(headers, header_payload(self.session.carry()))
+
+    async def handle_signal(self, input: HandleSignalInput) -> None:  # noqa: A002
+        """Hand our signals to the mixin, and the user's to whoever runs now."""
+        self._bind()
+        session = self.session
+        if input.signal in OWN_SIGNALS and isinstance(workflow.instance(), Rewindable):
+            input.args = list(input.args[:1])
+            if input.signal == "rewind" and session.seed and session.seed.supervisor:
+                await self._forward_signal(input, session.seed.supervisor)
+                return
+        elif session.stopped:
+            await workflow.wait_condition(
+                lambda: session.active is not None or session.phase == "closing"
+            )
+            await self._forward_signal(input, session.active and session.active.workflow_id)
+            return
+        await self.next.handle_signal(input)
+
+    async def _forward_signal(self, input: HandleSignalInput, to: str | None) -> None:  # noqa: A002
+        try:
+            if to is None:
+                raise InvalidRequest("this workflow was replaced by a rewind and is about to end")
+            await workflow.get_external_workflow_handle(to).signal(
+                input.signal, args=list(input.args)
+            )
+        except (CheckpointError, FailureError, asyncio.CancelledError) as err:
+            self.session.refuse(input.signal, "", err)
+
+    def handle_update_validator(self, input: HandleUpdateInput) -> None:  # noqa: A002
+        """Leave the checking of the user's updates to whoever runs now."""
+        self._bind()
+        if input.update in OWN_UPDATES and isinstance(workflow.instance(), Rewindable):
+            input.args = list(input.args[:1])
+        if self.session.active is None or input.update in OWN_UPDATES:
+            self.next.handle_update_validator(input)
+
+    async def handle_update_handler(self, input: HandleUpdateInput) -> Any:  # noqa: A002
+        """Hand our updates to the mixin, and the user's to whoever runs now."""
+        self._bind()
+        if input.update in OWN_UPDATES and isinstance(workflow.instance(), Rewindable):
+            input.args = list(input.args[:1])
+        elif (active := self.session.active) is not None:
+            return await workflow.execute_activity(
+                FORWARD_UPDATE,
+                args=[active.workflow_id, input.update, input.id, *input.args],
+                start_to_close_timeout=timedelta(hours=1),
+            )
+        return await self.next.handle_update_handler(input)
+
+    async def handle_query(self, input: HandleQueryInput) -> Any:  # noqa: A002
+        """Make the bookkeeping visible to the mixin's queries."""
+        self._bind()
+        return await self.next.handle_query(input)
+
+
+class _Outbound(WorkflowOutboundInterceptor):
+    def __init__(
+        self,
+        next: WorkflowOutboundInterceptor,  # noqa: A002
+        inbound: CheckpointWorkflowInbound,
+    ) -> None:
+        super().__init__(next)
+        self._inbound = inbound
+
+    def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:  # noqa: A002
+        if input.activity in _OWN_ACTIVITIES:
+            return self.next.start_activity(input)
+        queue = input.task_queue or workflow.info().task_queue
+        policy = self._inbound.policies.of(input.activity, queue)
+        step = self._inbound.session.schedule(
+            input.activity, input.args, record=policy.record, local=False
+        )
+        input.headers = _with(input.headers, header_payload(step.header))
+        handle = self.next.start_activity(input)
+        handle.add_done_callback(step.ended)
+        return handle
+
+    def start_local_activity(
+        self,
+        input: StartLocalActivityInput,  # noqa: A002
+    ) -> workflow.ActivityHandle[Any]:
+        policy = self._inbound.policies.of(input.activity, workflow.info().task_queue)
+        step = self._inbound.session.schedule(
+            input.activity, input.args, record=policy.record, local=True
+        )
+        input.headers = _with(input.headers, header_payload(step.header))
+        handle = self.next.start_local_activity(input)
+        handle.add_done_callback(step.ended)
+        return handle
+
+    async def start_child_workflow(
+        self,
+        input: StartChildWorkflowInput,  # noqa: A002
+    ) -> workflow.ChildWorkflowHandle[Any, Any]:
+        seed = self._inbound.seeds.pop(input.id, None)
+        if seed is not None:
+            input.headers = _with(input.headers, header_payload(SessionHeader(seed=seed)))
+        return await self.next.start_child_workflow(input)
+
+    def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:  # noqa: A002
+        input.headers = self._inbound.carried(input.headers)
+        self._inbound.continuing = input
+        self.next.continue_as_new(input)
+
+
+def _with(headers: Mapping[str, Payload], ours: Payload) -> dict[str, Payload]:
+    return {**headers, HEADER: ours}

@@ -1,0 +1,100 @@
+"""The agent loop: model call, tool calls in parallel, model call, and so on to an answer.
+
+It decides from ids and small models only; the conversation is in the checkpoints, where its
+steps find it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+
+from ckpt_engine.temporal.rewindable import Rewindable
+
+with workflow.unsafe.imports_passed_through():
+    from .messages import AgentInput, AgentResult, ModelTurn, ResumePoint, ToolCall, ToolOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["AgentWorkflow"]
+
+_MODEL: dict[str, Any] = {
+    "start_to_close_timeout": timedelta(minutes=10),
+    "heartbeat_timeout": timedelta(seconds=60),
+    "retry_policy": RetryPolicy(maximum_interval=timedelta(minutes=1), maximum_attempts=10),
+}
+_TOOL: dict[str, Any] = {
+    "start_to_close_timeout": timedelta(minutes=5),
+    "retry_policy": RetryPolicy(maximum_interval=timedelta(seconds=30), maximum_attempts=5),
+}
+_LARGEST_ANSWER = 64 * 1024
+
+
+@workflow.defn
+class AgentWorkflow(Rewindable):
+    """A durable agent; every model call and every tool call is a checkpoint to go back to."""
+
+    def __init__(self) -> None:
+        self._max_steps = 0
+
+    @workflow.run
+    async def run(self, input: AgentInput) -> AgentResult:  # noqa: A002 - shown as the input
+        """Work until the model answers, from the start or from the seed.
+
+        Raises:
+            ApplicationError: The limit on steps is reached (``step-limit``).
+        """
+        self._max_steps = input.max_steps
+        point = await self._enter(input)
+        answer, calls = point.answer, point.tool_calls
+        if point.node == "tools":
+            await self._call_tools(calls)
+        while point.node != "end":
+            turn: ModelTurn = await self._step("call_model", (), ModelTurn, _MODEL)
+            if not turn.tool_calls:
+                answer = turn.answer
+                break
+            await self._call_tools(turn.tool_calls)
+        session = self.checkpoint_session
+        return AgentResult(
+            answer=answer if answer is None or len(answer) <= _LARGEST_ANSWER else None,
+            thread=session.thread,
+            checkpoint=session.main.parents()[-1],
+            steps=session.step,
+        )
+
+    async def _enter(self, start: AgentInput) -> ResumePoint:
+        """Begin, or find where a seeded conversation goes on."""
+        if self.seed is None or self.seed.next_node is None:
+            await self._step("begin", (start,), None, _TOOL)
+            return ResumePoint(node="model")
+        point: ResumePoint = await self._step(
+            "resume_point", (self.seed.next_node,), ResumePoint, _TOOL
+        )
+        if point.max_steps is not None:
+            self._max_steps = point.max_steps
+        return point
+
+    async def _call_tools(self, calls: Sequence[ToolCall]) -> None:
+        """Run the calls of one turn side by side; each is a step of its own."""
+        await asyncio.gather(
+            *(self._step("call_tool", (call,), ToolOutcome, _TOOL) for call in calls)
+        )
+
+    async def _step(
+        self, activity: str, args: Sequence[Any], result: type | None, options: dict[str, Any]
+    ) -> Any:
+        if self.checkpoint_session.step >= self._max_steps:
+            raise ApplicationError(
+                f"no answer after {self._max_steps} steps; rewind with the state key "
+                "'max_steps' set higher to let it go on",
+                type="step-limit",
+                non_retryable=True,
+            )
+        return await workflow.execute_activity(activity, args=args, result_type=result, **options)
