@@ -74,11 +74,11 @@ class AgentWorkflow(Rewindable):
         if self.seed is None or self.seed.next_node is None:
             await self._step("begin", (start,), None, _TOOL)
             return ResumePoint(node="model")
-        point: ResumePoint = await self._step(
-            "resume_point", (self.seed.next_node,), ResumePoint, _TOOL
-        )
+        point: ResumePoint = await self._step("resume_point", (), ResumePoint, _TOOL)
         if point.max_steps is not None:
             self._max_steps = point.max_steps
+        if point.node == "end" and self.seed.next_node == "model":
+            return ResumePoint(node="model")  # asked for, since the conversation has its answer
         return point
 
     async def _call_tools(self, calls: Sequence[ToolCall]) -> None:
