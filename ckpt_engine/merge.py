@@ -205,42 +205,52 @@ def merge_logs(
     Returns:
         The joined log, and whether both sides edited the base differently; then it is ours.
     """
-    if identity(theirs) in (identity(base), identity(ours)):
+    same = identity(base)
+    if identity(theirs) in (same, identity(ours)):
         return list(ours), False
+    if identity(ours) == same:
+        return list(theirs), False
     known = set(_occurrences(base))
     mine, other = (_Side(log, base, known) for log in (ours, theirs))
-    if not other.edited:
-        return [*ours, *other.new_after(mine)], False
+    if not other.edited or (mine.edited and not (mine.lossy or other.lossy)):
+        return [*ours, *_after_common(mine.new, other.new)], False
     if not mine.edited:
-        return [*other.history, *mine.added, *other.new_after(mine)], False
+        return [*other.history, *mine.new, *_after_common(mine.new, other.tail)], False
     if identity(mine.history) == identity(other.history):
-        return [*ours, *other.new_after(mine)], False
+        return [*ours, *_after_common(mine.tail, other.tail)], False
     return list(ours), True
 
 
 class _Side:
-    """One side of a log merge, split into what became of the base and what was added to it."""
+    """One side of a log merge, split into what became of the base and what follows it.
+
+    Attributes:
+        lossy: Whether something of the base is left out or replaced.
+        edited: Whether that, or something stands before what the base held.
+        history: What became of the base.
+        tail: What follows it.
+        new: Everything that the base did not hold.
+    """
 
     def __init__(self, log: Sequence[Any], base: Sequence[Any], known: set[Hashable]) -> None:
         marks = list(_occurrences(log))
-        last = max((n for n, mark in enumerate(marks) if mark in known), default=-1)
-        self.edited = not known <= set(marks)
-        if self.edited:
-            tail_is_known = bool(base) and last >= 0 and identity(log[last]) == identity(base[-1])
-            cut = last + 1 if tail_is_known else max(last + 1, min(len(base), len(log)))
-            self.history, self.added = list(log[:cut]), list(log[cut:])
-        else:
-            self.history = list(log[: last + 1])
-            self.added = [v for v, mark in zip(log, marks, strict=True) if mark not in known]
+        self.new = [v for v, mark in zip(log, marks, strict=True) if mark not in known]
+        end = max((n + 1 for n, mark in enumerate(marks) if mark in known), default=0)
+        self.lossy = not known <= set(marks)
+        self.edited = self.lossy or len(log) - end < len(self.new)
+        if self.lossy and not (end and identity(log[end - 1]) == identity(base[-1])):
+            end = max(end, min(len(base), len(log)))  # a replaced end of the base is no addition
+        self.history, self.tail = list(log[:end]), list(log[end:])
 
-    def new_after(self, other: _Side) -> list[Any]:
-        """Return what this side added, without the leading run that the other added as well."""
-        same = 0
-        for mine, theirs in zip(self.added, other.added, strict=False):
-            if identity(mine) != identity(theirs):
-                break
-            same += 1
-        return self.added[same:]
+
+def _after_common(first: Sequence[Any], second: Sequence[Any]) -> Sequence[Any]:
+    """Return ``second`` without the leading run that ``first`` has as well."""
+    same = 0
+    for a, b in zip(first, second, strict=False):
+        if identity(a) != identity(b):
+            break
+        same += 1
+    return second[same:]
 
 
 def _occurrences(log: Sequence[Any]) -> Iterator[Hashable]:

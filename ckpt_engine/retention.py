@@ -7,6 +7,7 @@ so that no policy can break a branch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,34 +134,39 @@ class KeepLastN(_Counted):
 class KeepMilestones(_Counted):
     """Keep ``n``: the first, the last, and between them those nearest to evenly spaced steps.
 
-    Applied again to what it kept, it keeps the same. A single milestone is the last one.
+    Where steps are crowded, those farthest from the others make up the number. Applied again to
+    what it kept, it keeps the same. A single milestone is the last one.
     """
 
     def _chosen(self, checkpoints: Sequence[Candidate]) -> set[str]:
         if len(checkpoints) <= self.n:
             return {c.id for c in checkpoints}
-        by_step = sorted(checkpoints, key=lambda c: (c.step, c.created_at, c.id))
-        chosen = {by_step[-1].id}
+        line = sorted(checkpoints, key=lambda c: (c.step, c.created_at, c.id))
+        steps = [c.step for c in line]
+        chosen = {len(line) - 1}
         if self.n > 1:
-            chosen.add(by_step[0].id)
-            chosen |= self._between(by_step)
-        return chosen
+            gap = (steps[-1] - steps[0]) / (self.n - 1)
+            chosen |= {0, *(_nearest(steps, steps[0] + gap * k) for k in range(1, self.n - 1))}
+        _fill(chosen, steps, self.n)
+        return {line[at].id for at in chosen}
 
-    def _between(self, by_step: Sequence[Candidate]) -> set[str]:
-        first, last = by_step[0].step, by_step[-1].step
-        chosen: set[str] = set()
-        low = 1
-        for k in range(1, self.n - 1):
-            ideal = first + (last - first) * k / (self.n - 1)
-            high = len(by_step) - (self.n - 1 - k)  # leaves enough for those still to be chosen
-            at = low
-            while at + 1 < high and abs(by_step[at + 1].step - ideal) < abs(
-                by_step[at].step - ideal
-            ):
-                at += 1
-            chosen.add(by_step[at].id)
-            low = at + 1
-        return chosen
+
+def _nearest(steps: Sequence[int], ideal: float) -> int:
+    right = bisect_left(steps, ideal)
+    if right == 0 or (right < len(steps) and steps[right] - ideal < ideal - steps[right - 1]):
+        return right
+    return bisect_left(steps, steps[right - 1])
+
+
+def _fill(chosen: set[int], steps: Sequence[int], n: int) -> None:
+    """Choose those farthest from the chosen ones until there are ``n``."""
+    if len(chosen) >= n:
+        return
+    far = [min(abs(step - steps[at]) for at in chosen) for step in steps]
+    while len(chosen) < n:
+        new = max((at for at in range(len(steps)) if at not in chosen), key=far.__getitem__)
+        chosen.add(new)
+        far = [min(d, abs(step - steps[new])) for d, step in zip(far, steps, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
