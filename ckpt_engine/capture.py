@@ -1,0 +1,365 @@
+"""Checkpoints around a piece of work: a scope, and a decorator that opens one for each call."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
+
+from .errors import InvalidRequest, TooLarge, Unstorable
+from .model import SnapshotTrigger
+from .triggers import interval_wait, wanted
+
+if TYPE_CHECKING:
+    from .engine import CheckpointEngine
+
+__all__ = ["Scope", "current_scope", "snapshot_on", "snapshot_scope"]
+
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_NOTHING: Final = object()
+
+Live = Sequence[Any] | Callable[[], Sequence[Any]] | None
+"""A conversation, or a function that returns it, read anew for each checkpoint."""
+
+LiveState = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
+"""A state, or a function that returns it, read anew for each checkpoint."""
+
+
+class Scope:
+    """The work between an enter and an exit checkpoint.
+
+    Attributes:
+        thread_id: The thread that its checkpoints are taken on.
+        name: What its checkpoints call their node.
+        result: What the exit checkpoint stores as the step's result; set it inside.
+        checkpoints: Ids of the checkpoints taken so far, oldest first.
+        parent: The scope around this one, if any.
+    """
+
+    def __init__(
+        self,
+        engine: CheckpointEngine,
+        thread_id: str,
+        *,
+        trigger: SnapshotTrigger,
+        name: str | None,
+        messages: Live,
+        state: LiveState,
+        tags: Sequence[str],
+        metadata: Mapping[str, Any],
+        parent: Scope | None,
+    ) -> None:
+        self.engine = engine
+        self.thread_id = thread_id
+        self.name = name
+        self.result: Any = None
+        self.checkpoints: list[str] = []
+        self.parent = parent
+        self.interval: float | None = None
+        self.newest = time.monotonic()
+        self._trigger = trigger
+        self._messages = messages
+        self._state = state
+        self._tags = tags
+        self._metadata = metadata
+        self._pending: list[Any] = []
+
+    @property
+    def depth(self) -> int:
+        """How many scopes are around this one."""
+        return 0 if self.parent is None else self.parent.depth + 1
+
+    def append(self, *messages: Any) -> None:
+        """Add messages to the conversation with the next checkpoint of this scope.
+
+        Raises:
+            InvalidRequest: The scope was given ``messages``, which are read anew each time.
+        """
+        if self._messages is not None:
+            raise InvalidRequest("this scope reads its messages= anew: append to those instead")
+        self._pending.extend(messages)
+
+    async def snapshot(
+        self, trigger: SnapshotTrigger | None = None, *, phase: str = "inside", **given: Any
+    ) -> str | None:
+        """Take a checkpoint now; return its id, or ``None`` when its trigger is not enabled.
+
+        Args:
+            trigger: Why; the scope's own trigger when absent.
+            phase: Goes into ``metadata["phase"]``.
+            given: Anything else that the engine's ``snapshot`` takes.
+        """
+        metadata = {**self._metadata, "phase": phase, "depth": self.depth}
+        metadata |= given.pop("metadata", {})
+        taken = len(self._pending)
+        content: dict[str, Any] = {"state": _now(self._state)}
+        if self._messages is not None:
+            content["messages"] = _now(self._messages)
+        elif taken:
+            content["append"] = self._pending[:taken]
+        checkpoint_id = await self.engine.snapshot(
+            self.thread_id,
+            trigger=trigger or self._trigger,
+            **{"node": self.name, **content, **given},
+            metadata=metadata,
+        )
+        if checkpoint_id is not None:
+            del self._pending[:taken]
+            self.checkpoints.append(checkpoint_id)
+            self._note(time.monotonic())
+        return checkpoint_id
+
+    def _note(self, now: float) -> None:
+        scope: Scope | None = self
+        while scope is not None:
+            if scope._covers(self.engine, self.thread_id):
+                scope.newest = now
+            scope = scope.parent
+
+    def _covers(self, engine: CheckpointEngine, thread_id: str) -> bool:
+        return self.engine is engine and self.thread_id == thread_id
+
+    async def _leave(self) -> None:
+        """Take the exit checkpoint; a result that cannot be stored is left out, with the reason."""
+        try:
+            await self.snapshot(phase="exit", tools_result=self.result, tags=self._tags)
+        except (Unstorable, TooLarge) as refusal:
+            if self.result is None:
+                raise
+            _log.warning("result of %s left out of its checkpoint: %s", self.name, refusal)
+            refused = {"result_refused": str(refusal)}
+            await self.snapshot(phase="exit", metadata=refused, tags=self._tags)
+
+    async def _fail(self, error: BaseException) -> None:
+        """Record the error in the exit checkpoint; what stops that must not hide the error."""
+        try:
+            await self.snapshot(
+                phase="exit", metadata={"exception": _described(error)}, tags=self._tags
+            )
+        except Exception as trouble:  # noqa: BLE001 - the work's own error is the one to raise
+            _log.warning("%s failed, and so did recording it: %s", self.name, trouble)
+            error.add_note(f"not recorded in a checkpoint: {trouble}")
+
+
+def _now(live: Any) -> Any:
+    return live() if callable(live) else live
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    return {
+        "type": type(error).__qualname__,
+        "module": type(error).__module__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+_scope: ContextVar[Scope | None] = ContextVar("ckpt_scope", default=None)
+
+
+def current_scope() -> Scope | None:
+    """Return the innermost scope around the caller, or ``None``."""
+    return _scope.get()
+
+
+@asynccontextmanager
+async def snapshot_scope(
+    engine: CheckpointEngine,
+    thread_id: str,
+    *,
+    trigger: SnapshotTrigger = SnapshotTrigger.MANUAL,
+    name: str | None = None,
+    messages: Live = None,
+    state: LiveState = None,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    interval_seconds: float | None = None,
+) -> AsyncIterator[Scope]:
+    """Take a checkpoint on entering and one on leaving; an exception is recorded and re-raised.
+
+    While the body runs, a checkpoint with trigger ``INTERVAL`` is taken whenever that long has
+    passed without one, if that trigger is enabled. Scopes nest; an inner one leaves the intervals
+    to the outer one on the same thread.
+
+    Args:
+        engine: Where the checkpoints go.
+        thread_id: The thread; a new one is made for an unknown id.
+        trigger: Why the enter and exit checkpoints are taken; nothing is, if it is not enabled.
+        name: The checkpoints' node.
+        messages: The conversation, read anew each time; else what ``append`` adds.
+        state: The state, read anew each time; else it stays as it is.
+        tags: Names for the exit checkpoint.
+        metadata: Facts for every checkpoint; ``phase`` (``enter``, ``interval``, ``inside``,
+            ``exit``), ``depth`` and ``exception`` are added to them.
+        interval_seconds: The interval; the configured one when absent.
+
+    Raises:
+        InvalidRequest: The interval is not greater than 0.
+    """
+    scope = Scope(
+        engine,
+        thread_id,
+        trigger=SnapshotTrigger(trigger),
+        name=name,
+        messages=messages,
+        state=state,
+        tags=tags,
+        metadata=metadata or {},
+        parent=_scope.get(),
+    )
+    scope.interval = _interval(scope, interval_seconds)
+    await scope.snapshot(phase="enter")
+    token = _scope.set(scope)
+    stop = asyncio.Event()
+    ticking = asyncio.create_task(_tick(scope, stop)) if scope.interval else None
+    try:
+        try:
+            yield scope
+        finally:
+            _scope.reset(token)
+            stop.set()
+            if ticking:
+                await asyncio.shield(ticking)
+    except (Exception, asyncio.CancelledError) as error:
+        await asyncio.shield(scope._fail(error))
+        raise
+    await scope._leave()
+
+
+def _interval(scope: Scope, given: float | None) -> float | None:
+    """Return the interval at which this scope ticks, if it does."""
+    enabled = wanted(SnapshotTrigger.INTERVAL, scope.engine.config.triggers)
+    if given is not None:
+        interval_wait(0, 0, given)
+        if not enabled:
+            _log.warning("no interval checkpoints: the INTERVAL trigger is not enabled")
+    outer = scope.parent
+    while given is None and outer is not None:
+        if outer.interval and outer._covers(scope.engine, scope.thread_id):
+            return None
+        outer = outer.parent
+    every = scope.engine.config.interval_seconds if given is None else given
+    return every if enabled else None
+
+
+async def _tick(scope: Scope, stop: asyncio.Event) -> None:
+    """Take interval checkpoints until told to stop; one that fails is logged."""
+    assert scope.interval is not None
+    while not stop.is_set():
+        wait = interval_wait(scope.newest, time.monotonic(), scope.interval)
+        try:
+            await asyncio.wait_for(stop.wait(), timeout=wait)
+        except TimeoutError:
+            await _take_interval(scope)
+
+
+async def _take_interval(scope: Scope) -> None:
+    if interval_wait(scope.newest, time.monotonic(), scope.interval or 0) > 0:
+        return  # something else was taken meanwhile
+    try:
+        await scope.snapshot(SnapshotTrigger.INTERVAL, phase="interval")
+    except Exception:  # noqa: BLE001 - the work goes on without it
+        _log.warning("no interval checkpoint on %s", scope.thread_id, exc_info=True)
+        scope.newest = time.monotonic()
+
+
+class Decorator(Protocol):
+    """What :func:`snapshot_on` returns: the decorated function is async, whatever it was."""
+
+    @overload
+    def __call__(self, work: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]: ...
+    @overload
+    def __call__(self, work: Callable[_P, _R]) -> Callable[_P, Awaitable[_R]]: ...
+
+
+def snapshot_on(
+    engine: CheckpointEngine,
+    trigger: SnapshotTrigger,
+    *,
+    thread_id: str | Callable[..., str] | None = None,
+    messages: Callable[..., Sequence[Any]] | None = None,
+    state: Callable[..., Mapping[str, Any]] | None = None,
+    tags: Sequence[str] = (),
+    interval_seconds: float | None = None,
+) -> Decorator:
+    """Take a checkpoint before and after each call of a function, also when it raises.
+
+    The one after holds what the function returned, whole. A plain function is run in a thread and
+    awaited, so that intervals pass while it works.
+
+    Args:
+        engine: Where the checkpoints go.
+        trigger: Why.
+        thread_id: The thread, or a function of the call's arguments that returns it. When absent,
+            the call's own argument ``thread_id``, else the thread of the scope around the call.
+        messages: From the call's arguments to the conversation; else it stays as it is.
+        state: From the call's arguments to the state; else it stays as it is.
+        tags: Names for the checkpoint after.
+        interval_seconds: As in :func:`snapshot_scope`.
+
+    Raises:
+        InvalidRequest: What is decorated is a generator, or a call names no thread.
+    """
+
+    def decorate(work: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        if inspect.isasyncgenfunction(work) or inspect.isgeneratorfunction(work):
+            raise InvalidRequest(
+                f"{work.__qualname__} is a generator: use snapshot_scope inside it"
+            )
+        signature = inspect.signature(work)
+
+        @functools.wraps(work)
+        async def captured(*args: Any, **kwargs: Any) -> Any:
+            async with snapshot_scope(
+                engine,
+                _thread_of(engine, thread_id, signature, args, kwargs),
+                trigger=trigger,
+                name=work.__name__,
+                messages=messages and functools.partial(messages, *args, **kwargs),
+                state=state and functools.partial(state, *args, **kwargs),
+                tags=tags,
+                interval_seconds=interval_seconds,
+            ) as scope:
+                if inspect.iscoroutinefunction(work):
+                    scope.result = await work(*args, **kwargs)
+                else:
+                    scope.result = await _in_thread(work, *args, **kwargs)
+                return scope.result
+
+        return captured
+
+    return cast(Decorator, decorate)
+
+
+async def _in_thread(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    result = await asyncio.to_thread(work, *args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _thread_of(
+    engine: CheckpointEngine,
+    named: str | Callable[..., str] | None,
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> str:
+    if callable(named):
+        return named(*args, **kwargs)
+    own = signature.bind(*args, **kwargs).arguments.get("thread_id")
+    scope = current_scope()
+    around = scope.thread_id if scope is not None and scope.engine is engine else None
+    found = named or own or around
+    if found is None:
+        raise InvalidRequest(
+            "no thread: give snapshot_on a thread_id, or call this inside a snapshot_scope"
+        )
+    return str(found)
