@@ -44,7 +44,7 @@ class AgentWorkflow(Rewindable):
         self._max_steps = 0
 
     @workflow.run
-    async def run(self, input: AgentInput) -> AgentResult:  # noqa: A002 - shown as the input
+    async def run(self, input: AgentInput) -> AgentResult:
         """Work until the model answers, from the start or from the seed.
 
         Raises:

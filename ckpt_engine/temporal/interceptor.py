@@ -69,7 +69,7 @@ class Runtime:
 class _Heartbeats(ActivityOutboundInterceptor):
     """Remembers the user's last heartbeat details, so that ours can send them again."""
 
-    def __init__(self, next: ActivityOutboundInterceptor) -> None:  # noqa: A002 - the SDK's name
+    def __init__(self, next: ActivityOutboundInterceptor) -> None:
         super().__init__(next)
         self.details: tuple[Any, ...] = tuple(next.info().heartbeat_details)
 
@@ -86,7 +86,7 @@ class CheckpointActivityInbound(ActivityInboundInterceptor):
 
     def __init__(
         self,
-        next: ActivityInboundInterceptor,  # noqa: A002 - the SDK's name
+        next: ActivityInboundInterceptor,
         runtime: Callable[[], Runtime],
     ) -> None:
         super().__init__(next)
@@ -98,7 +98,7 @@ class CheckpointActivityInbound(ActivityInboundInterceptor):
         self._heartbeats = _Heartbeats(outbound)
         self.next.init(self._heartbeats)
 
-    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         """Run the step unless its result is stored already; commit before returning."""
         fields = read_header(input.headers.get(HEADER))
         if fields is None:

@@ -78,7 +78,7 @@ class CheckpointPlugin(SimplePlugin):
             raise EngineClosed("no worker with this plugin is running")
         return self._runtime
 
-    async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002
+    async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
         """Keep the engine open while the worker runs."""
         from ckpt_engine import create_checkpoint_engine
 
@@ -100,12 +100,12 @@ class _Interceptor(Interceptor):
         self._runtime = runtime
         self._inbound = type("Inbound", (CheckpointWorkflowInbound,), {"policies": policies})
 
-    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return CheckpointActivityInbound(next, self._runtime)
 
     def workflow_interceptor_class(
         self,
-        input: WorkflowInterceptorClassInput,  # noqa: A002
+        input: WorkflowInterceptorClassInput,
     ) -> type[WorkflowInboundInterceptor]:
         return self._inbound
 

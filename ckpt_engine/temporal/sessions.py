@@ -236,11 +236,11 @@ class _Seeding(Interceptor):
     def __init__(self, seed: SeedHeader) -> None:
         self._seed = seed
 
-    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:  # noqa: A002
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:
         seed = self._seed
 
         class Outbound(OutboundInterceptor):
-            async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[Any, Any]:  # noqa: A002
+            async def start_workflow(self, input: StartWorkflowInput) -> WorkflowHandle[Any, Any]:
                 ours = header_payload(SessionHeader(seed=seed))
                 input.headers = {**input.headers, HEADER: ours}
                 return await super().start_workflow(input)

@@ -51,7 +51,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
 
     policies: ClassVar[Policies] = Policies()
 
-    def __init__(self, next: WorkflowInboundInterceptor) -> None:  # noqa: A002 - the SDK's name
+    def __init__(self, next: WorkflowInboundInterceptor) -> None:
         super().__init__(next)
         self._session: Session | None = None
         self.seeds: dict[str, SeedHeader] = {}
@@ -73,7 +73,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         if instance is not None and not hasattr(instance, "__ckpt_session__"):
             instance.__ckpt_session__ = self.session
 
-    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
         """Run the workflow, under a supervisor if it can be rewound."""
         self._bind()
         if not issubclass(input.type, Rewindable):
@@ -93,7 +93,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         """Return the headers of the next run after continue-as-new."""
         return _with(headers, header_payload(self.session.carry()))
 
-    async def handle_signal(self, input: HandleSignalInput) -> None:  # noqa: A002
+    async def handle_signal(self, input: HandleSignalInput) -> None:
         """Hand our signals to the mixin, and the user's to whoever runs now."""
         self._bind()
         session = self.session
@@ -110,7 +110,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
             return
         await self.next.handle_signal(input)
 
-    async def _forward_signal(self, input: HandleSignalInput, to: str | None) -> None:  # noqa: A002
+    async def _forward_signal(self, input: HandleSignalInput, to: str | None) -> None:
         try:
             if to is None:
                 raise InvalidRequest("this workflow was replaced by a rewind and is about to end")
@@ -120,7 +120,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         except (CheckpointError, FailureError, asyncio.CancelledError) as err:
             self.session.refuse(input.signal, "", err)
 
-    def handle_update_validator(self, input: HandleUpdateInput) -> None:  # noqa: A002
+    def handle_update_validator(self, input: HandleUpdateInput) -> None:
         """Leave the checking of the user's updates to whoever runs now."""
         self._bind()
         if input.update in OWN_UPDATES and isinstance(workflow.instance(), Rewindable):
@@ -128,7 +128,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         if self.session.active is None or input.update in OWN_UPDATES:
             self.next.handle_update_validator(input)
 
-    async def handle_update_handler(self, input: HandleUpdateInput) -> Any:  # noqa: A002
+    async def handle_update_handler(self, input: HandleUpdateInput) -> Any:
         """Hand our updates to the mixin, and the user's to whoever runs now."""
         self._bind()
         if input.update in OWN_UPDATES and isinstance(workflow.instance(), Rewindable):
@@ -141,7 +141,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
             )
         return await self.next.handle_update_handler(input)
 
-    async def handle_query(self, input: HandleQueryInput) -> Any:  # noqa: A002
+    async def handle_query(self, input: HandleQueryInput) -> Any:
         """Make the bookkeeping visible to the mixin's queries."""
         self._bind()
         return await self.next.handle_query(input)
@@ -150,13 +150,13 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
 class _Outbound(WorkflowOutboundInterceptor):
     def __init__(
         self,
-        next: WorkflowOutboundInterceptor,  # noqa: A002
+        next: WorkflowOutboundInterceptor,
         inbound: CheckpointWorkflowInbound,
     ) -> None:
         super().__init__(next)
         self._inbound = inbound
 
-    def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:  # noqa: A002
+    def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:
         if input.activity in _OWN_ACTIVITIES:
             return self.next.start_activity(input)
         queue = input.task_queue or workflow.info().task_queue
@@ -171,7 +171,7 @@ class _Outbound(WorkflowOutboundInterceptor):
 
     def start_local_activity(
         self,
-        input: StartLocalActivityInput,  # noqa: A002
+        input: StartLocalActivityInput,
     ) -> workflow.ActivityHandle[Any]:
         policy = self._inbound.policies.of(input.activity, workflow.info().task_queue)
         step = self._inbound.session.schedule(
@@ -184,14 +184,14 @@ class _Outbound(WorkflowOutboundInterceptor):
 
     async def start_child_workflow(
         self,
-        input: StartChildWorkflowInput,  # noqa: A002
+        input: StartChildWorkflowInput,
     ) -> workflow.ChildWorkflowHandle[Any, Any]:
         seed = self._inbound.seeds.pop(input.id, None)
         if seed is not None:
             input.headers = _with(input.headers, header_payload(SessionHeader(seed=seed)))
         return await self.next.start_child_workflow(input)
 
-    def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:  # noqa: A002
+    def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:
         input.headers = self._inbound.carried(input.headers)
         self._inbound.continuing = input
         self.next.continue_as_new(input)
