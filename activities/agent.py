@@ -1,0 +1,163 @@
+"""The shipped agent's steps: each of these activities is one checkpoint of the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic_ai.messages import ModelResponse
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from ckpt_agent.workflows.messages import (
+    AgentInput,
+    ModelTurn,
+    ResumePoint,
+    ToolCall,
+    ToolOutcome,
+)
+from ckpt_engine.contrib.agent import AgentSpec
+from ckpt_engine.errors import InvalidRequest
+from ckpt_engine.temporal import current_step
+
+from .conversation import (
+    answer_of,
+    find_call,
+    from_stored,
+    resume,
+    to_stored,
+    tool_calls_of,
+    user_message,
+)
+from .heartbeat import heartbeating
+from .model_call import ModelCatalogue, ask_model, unusable
+from .tool_call import ToolBox
+
+__all__ = ["AgentActivities", "first_state", "with_usage"]
+
+
+class AgentActivities:
+    """The steps of one agent, for a worker.
+
+    Raises:
+        InvalidRequest: A tool of the agent cannot be used.
+    """
+
+    def __init__(self, spec: AgentSpec) -> None:
+        self._spec = spec
+        self._models = ModelCatalogue(spec.named_models())
+        self._toolset = spec.toolset()
+
+    def all(self) -> list[Callable[..., Any]]:
+        """Return the activities to register."""
+        return [self.begin, self.call_model, self.call_tool, self.resume_point]
+
+    @activity.defn
+    async def begin(self, start: AgentInput) -> None:
+        """Put the agent's settings into its state and the question into its conversation."""
+        step = await current_step()
+        step.state.update(first_state(self._spec, start))
+        step.append(user_message(start.question))
+        step.next_node = "model"
+
+    @activity.defn
+    async def call_model(self) -> ModelTurn:
+        """Ask the model once and append its response."""
+        step = await current_step()
+        state = dict(step.state)
+        name = _text(state, "model") or self._spec.model_name
+        model = self._models.get(name)
+        async with heartbeating():
+            response = await ask_model(
+                model,
+                _conversation(step.messages),
+                instructions=_text(state, "instructions"),
+                settings=_mapping(state, "settings"),
+                tools=await ToolBox(self._toolset, model, state).definitions(),
+            )
+        step.append(to_stored(response))
+        step.state["usage"] = with_usage(_mapping(state, "usage"), response)
+        step.metadata.update(
+            model=name,
+            input_tokens=response.usage.input_tokens,
+            output_tokens=response.usage.output_tokens,
+        )
+        calls = tool_calls_of(response)
+        step.next_node = "tools" if calls else "end"
+        return ModelTurn(tool_calls=calls, answer=None if calls else answer_of(response))
+
+    @activity.defn
+    async def call_tool(self, call: ToolCall) -> ToolOutcome:
+        """Run one of the model's tool calls and append its answer."""
+        step = await current_step()
+        part = _find(step.messages, call.id)
+        state = dict(step.state)
+        model = self._models.get(_text(state, "model") or self._spec.model_name)
+        last = activity.info().attempt >= self._spec.tool_attempts
+        async with heartbeating():
+            message, ok = await ToolBox(self._toolset, model, state).call(part, last_attempt=last)
+        step.append(to_stored(message))
+        step.metadata.update(tool=part.tool_name, ok=ok)
+        step.next_node = "model"
+        return ToolOutcome(id=call.id, ok=ok)
+
+    @activity.defn
+    async def resume_point(self) -> ResumePoint:
+        """Say where a seeded agent goes on; it changes nothing."""
+        step = await current_step()
+        return resume(_conversation(step.messages))
+
+
+def first_state(spec: AgentSpec, start: AgentInput) -> dict[str, Any]:
+    """Return the state an agent begins with: what was asked for, else the agent's own."""
+    return {
+        **start.state,
+        "model": start.model or spec.model_name,
+        "instructions": spec.instructions if start.instructions is None else start.instructions,
+        "settings": {**spec.settings, **start.settings},
+    }
+
+
+def with_usage(usage: Mapping[str, Any], response: ModelResponse) -> dict[str, int]:
+    """Return the usage of the whole agent after one more response."""
+    return {
+        "requests": int(usage.get("requests", 0)) + 1,
+        "input_tokens": int(usage.get("input_tokens", 0)) + response.usage.input_tokens,
+        "output_tokens": int(usage.get("output_tokens", 0)) + response.usage.output_tokens,
+    }
+
+
+def _conversation(messages: Any) -> Any:
+    try:
+        return from_stored(messages)
+    except InvalidRequest as err:
+        unusable("conversation", str(err), err)
+
+
+def _find(messages: Any, call_id: str) -> Any:
+    try:
+        return find_call(_conversation(messages), call_id)
+    except InvalidRequest as err:
+        unusable("conversation", str(err), err)
+
+
+def _text(state: Mapping[str, Any], key: str) -> str:
+    value = state.get(key) or ""
+    if not isinstance(value, str):
+        raise ApplicationError(
+            f"the state key {key!r} must be text, not {value!r}: rewind with another value",
+            type="state",
+            non_retryable=True,
+        )
+    return value
+
+
+def _mapping(state: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = state.get(key) or {}
+    if not isinstance(value, dict):
+        raise ApplicationError(
+            f"the state key {key!r} must be an object, not {value!r}: rewind with another value",
+            type="state",
+            non_retryable=True,
+        )
+    return value

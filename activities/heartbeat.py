@@ -1,0 +1,32 @@
+"""Heartbeats while something long is awaited, so that a cancellation is heard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from temporalio import activity
+
+__all__ = ["heartbeating"]
+
+_UNASKED_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def heartbeating() -> AsyncIterator[None]:
+    """Heartbeat in the background, three times as often as the activity's timeout asks."""
+    timeout = activity.info().heartbeat_timeout
+    interval = timeout.total_seconds() / 3 if timeout else _UNASKED_SECONDS
+    task = asyncio.create_task(_beat(interval))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _beat(interval: float) -> None:
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(interval)
