@@ -180,7 +180,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def snapshot_after_an_older_one(self, data: st.DataObject) -> None:
         thread = self.draw_thread(data)
-        mine = [i for i in ancestors([str(self.lines[thread].head)], self.lookup)]
+        mine = list(ancestors([str(self.lines[thread].head)], self.lookup))
         self._snapshot(thread, data, data.draw(st.sampled_from(mine), label="parent"))
 
     @rule(data=st.data(), name=_names)

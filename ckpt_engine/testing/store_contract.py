@@ -13,6 +13,7 @@ import pytest
 from ..errors import Conflict
 from ..store import (
     TABLES,
+    Above,
     Batch,
     Blob,
     BlobRef,
@@ -22,7 +23,6 @@ from ..store import (
     In,
     Lineage,
     Meta,
-    Most,
     Pin,
     Row,
     RunRow,
@@ -133,11 +133,11 @@ class StoreContract(ABC):
             assert ids(cid=In([7, 2, 99])) == [2, 7]
             assert ids(cid=In([])) == []
             assert ids(step=Upto(2)) == [1, 2]
-            assert ids(step=Most(5)) == [6, 7]
+            assert ids(step=Above(5)) == [6, 7]
             assert ids(step=Span(2, 4)) == [3, 4]
             assert ids(step=Span(2, 6), state=None) == [4, 6]
             assert ids(order="-step", limit=2) == [7, 6]
-            assert ids(order="step", limit=2, step=Most(3)) == [4, 5]
+            assert ids(order="step", limit=2, step=Above(3)) == [4, 5]
             assert tx.count(CheckpointRow) == 7
             assert tx.count(CheckpointRow, step=Upto(3)) == 3
             assert tx.one(CheckpointRow, cid=99) is None
@@ -156,7 +156,7 @@ class StoreContract(ABC):
 
         def change(tx: Tx) -> int:
             tx.update(_batch(2, body=b"changed"), _batch(3, body=b"too"))
-            return tx.delete(Batch, pos=Most(3))
+            return tx.delete(Batch, pos=Above(3))
 
         assert await store.write(change) == 2
         found = await store.read(lambda tx: tx.find(Batch))
@@ -273,7 +273,7 @@ class StoreContract(ABC):
         await store.write(lambda tx: tx.insert(*rows))
         full = await store.size()
         assert full >= 499 * 5000
-        await store.write(lambda tx: tx.delete(Batch, pk=Most(0)))
+        await store.write(lambda tx: tx.delete(Batch, pk=Above(0)))
         await store.reclaim()
         await store.reclaim(erase=True)
         assert await store.size() < full / 2

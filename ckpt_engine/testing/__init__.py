@@ -1,0 +1,8 @@
+"""The promises of a store and of an engine as tests, for this package's backends and anybody's.
+
+Needs ``pytest``, ``pytest-asyncio`` (in auto mode) and ``hypothesis``.
+"""
+
+from .store_contract import StoreContract
+
+__all__ = ["StoreContract"]
