@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import AsyncIterator
 
@@ -12,16 +11,17 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
-from ckpt_engine.cli.paths import default_cache
 from ckpt_engine.cli.reporter import TextReporter
 from ckpt_engine.cli.server.search import find_executable
+from ckpt_engine.cli.settings import Settings
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def temporal_env() -> AsyncIterator[WorkflowEnvironment]:
     """A development server for the whole run; found or obtained as `ckpt server` does it."""
+    settings = Settings()
     executable = await find_executable(
-        TextReporter(), cache=default_cache(), named=os.environ.get("CKPT_TEMPORAL_CLI")
+        TextReporter(), cache=settings.cache, named=settings.temporal_cli
     )
     env = await WorkflowEnvironment.start_local(
         data_converter=pydantic_data_converter,

@@ -1,0 +1,52 @@
+"""What the command line reads from the environment; options override it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    """Settings of ``ckpt``; each is also an environment variable, such as ``CKPT_HOME``.
+
+    Where the Temporal server is follows Temporal's own conventions instead: ``TEMPORAL_ADDRESS``,
+    ``TEMPORAL_PROFILE`` and its configuration file.
+
+    Attributes:
+        home: Folder of everything that is kept: checkpoints, the development server's database.
+        cache: Folder of cached Temporal executables.
+        database_url: Where the checkpoints are; ``checkpoints.db`` in ``home`` when absent.
+        task_queue: The task queue of the worker and of new agents.
+        agent: The worker's agent, as ``module:object``; the shipped analyst when absent.
+        temporal_cli: A Temporal executable to use and no other.
+        port: The development server's port; 7233, or a free one, when absent.
+        ui_port: The port of its web page; ``port`` + 1000, or a free one, when absent.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CKPT_", extra="ignore")
+
+    home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("ckpt-engine")))
+    cache: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("ckpt-engine")) / "bin"
+    )
+    database_url: str = ""
+    task_queue: str = Field(default="ckpt", min_length=1)
+    agent: str | None = None
+    temporal_cli: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65_535)
+    ui_port: int | None = Field(default=None, ge=1, le=65_535)
+
+    @property
+    def engine_url(self) -> str:
+        """The URL of the checkpoints."""
+        return self.database_url or f"sqlite:///{self.home.expanduser() / 'checkpoints.db'}"
+
+    @property
+    def server_database(self) -> Path:
+        """The file in which the development server keeps its workflows."""
+        return self.home.expanduser() / "temporal.db"
