@@ -93,7 +93,7 @@ def test_sub_lines_of_one_thread_get_lanes_and_meet_again() -> None:
 def random_session(seed: int, steps: int) -> CheckpointTree:
     source = random.Random(seed)
     session = Session()
-    fronts = {"main": (session.step("main"),)}
+    fronts: dict[str, tuple[str, ...]] = {"main": (session.step("main"),)}
     for number in range(steps):
         thread = source.choice(list(fronts))
         chance = source.random()
