@@ -56,7 +56,8 @@ class AgentActivities:
     async def begin(self, start: AgentInput) -> None:
         """Put the agent's settings into its state and the question into its conversation."""
         step = await current_step()
-        step.state.update(first_state(self._spec, start))
+        # A rewind to the start may have set keys already; they are what was asked for last.
+        step.state.update({**first_state(self._spec, start), **step.state})
         step.append(user_message(start.question))
         step.next_node = "model"
 
@@ -105,7 +106,9 @@ class AgentActivities:
     async def resume_point(self) -> ResumePoint:
         """Say where a seeded agent goes on; it changes nothing."""
         step = await current_step()
-        return resume(_conversation(step.messages))
+        point = resume(_conversation(step.messages))
+        limit = step.state.get("max_steps")
+        return point.model_copy(update={"max_steps": limit if isinstance(limit, int) else None})
 
 
 def first_state(spec: AgentSpec, start: AgentInput) -> dict[str, Any]:
