@@ -59,7 +59,7 @@ class ToolBox:
             known = ", ".join(sorted(tools)) or "none"
             return _answer(call, "retried", f"There is no tool {call.tool_name!r}. Tools: {known}.")
         try:
-            result = await self._run(tool, call)
+            return _returned(call, await self._run(tool, call))
         except ValidationError as err:
             return _answer(call, "retried", _what_is_wrong(err))
         except ModelRetry as err:
@@ -71,7 +71,6 @@ class ToolBox:
             if not (last_attempt or hopeless):
                 raise
             return _answer(call, "failed", f"{type(err).__name__}: {err}")
-        return _returned(call, result)
 
     async def _tools(self) -> dict[str, ToolsetTool[_State]]:
         return await self._toolset.get_tools(self._context)
@@ -94,7 +93,7 @@ def _returned(call: ToolCallPart, result: Any) -> tuple[ModelRequest, bool]:
     parts: list[ModelRequestPart] = [
         ToolReturnPart(
             call.tool_name,
-            to_jsonable_python(value, inf_nan_mode="strings", serialize_unknown=True),
+            to_jsonable_python(value, bytes_mode="base64", serialize_unknown=True),
             tool_call_id=call.tool_call_id,
         )
     ]

@@ -14,9 +14,9 @@ from pydantic_ai.exceptions import ToolFailed
 
 from .csv_import import import_csv
 
-__all__ = ["only_reading", "open_data", "shipped_files"]
+__all__ = ["MOST_SECONDS", "only_reading", "open_data", "shipped_files"]
 
-_SECONDS = 20.0  # of one statement
+MOST_SECONDS = 20.0  # of one statement
 _STEPS = 100_000  # of SQLite's machine between two looks at the clock
 _CELL_BYTES = 1_000_000
 _MAGIC = b"SQLite format 3\x00"
@@ -98,7 +98,7 @@ def _connect(file: Path, private: bool) -> sqlite3.Connection:
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # is it a database at all?
         db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _CELL_BYTES)
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + MOST_SECONDS
         db.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
     except sqlite3.Error:
         db.close()

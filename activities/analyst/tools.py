@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ModelRetry
 
-from .data import only_reading, open_data
+from .data import MOST_SECONDS, only_reading, open_data
 
 __all__ = ["describe", "list_tables", "run_sql"]
 
@@ -62,12 +62,18 @@ def run_sql(ctx: _Agent, sql: str, max_rows: int = 50) -> dict[str, Any]:
             cursor = db.execute(sql)
             rows = cursor.fetchmany(limit + 1)
         except (sqlite3.Error, sqlite3.Warning) as err:
-            raise ModelRetry(f"The database (read-only) refused this: {err}") from err
+            raise ModelRetry(_refusal(err)) from err
         names = [column[0] for column in cursor.description or ()]
     result: dict[str, Any] = {"columns": names, "rows": [list(row) for row in rows[:limit]]}
     if len(rows) > limit:
         result["note"] = f"Only the first {limit} rows; there are more."
     return result
+
+
+def _refusal(err: sqlite3.Error | sqlite3.Warning) -> str:
+    if getattr(err, "sqlite_errorname", None) == "SQLITE_INTERRUPT":
+        return f"This took longer than {MOST_SECONDS:g} seconds and was stopped."
+    return f"The database (read-only) refused this: {err}"
 
 
 def _tables(db: sqlite3.Connection) -> list[str]:

@@ -135,13 +135,24 @@ def test_a_call_without_an_answer_is_sent_as_not_run() -> None:
 
 
 def test_ids_that_a_server_uses_again_in_each_turn_do_not_mix() -> None:
-    messages = [calls("0"), returned("0", "first"), calls("0"), returned("0", "second")]
+    messages: list[ModelMessage] = [
+        calls("0"),
+        returned("0", "first"),
+        calls("0"),
+        returned("0", "second"),
+    ]
     parts = [m.parts[0] for m in in_order(messages) if isinstance(m, ModelRequest)]
     assert [p.content for p in parts if isinstance(p, ToolReturnPart)] == ["first", "second"]
 
 
 def test_an_answer_given_twice_is_sent_once_and_one_to_nothing_not_at_all() -> None:
-    messages = [said("q"), returned("ghost"), calls("a"), returned("a", 1), returned("a", 2)]
+    messages: list[ModelMessage] = [
+        said("q"),
+        returned("ghost"),
+        calls("a"),
+        returned("a", 1),
+        returned("a", 2),
+    ]
     ordered = in_order(messages)
     assert shape(ordered) == [["q"], ["call a"], ["return a"]]
     assert ordered[2].parts[0].content == 1  # type: ignore[union-attr]
