@@ -37,7 +37,7 @@ _LARGEST_ANSWER = 64 * 1024
 
 
 @workflow.defn
-class AgentWorkflow(Rewindable):
+class AgentWorkflow(Rewindable, resume="next_node"):
     """A durable agent; every model call and every tool call is a checkpoint to go back to."""
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ from .contract import (
     PREPARE_CHILD,
     SUPERSEDE,
     BranchRequest,
+    Prefix,
     PrepareChild,
     PreparedChild,
     RewindRequest,
@@ -94,8 +95,7 @@ async def prepare_child(engine: CheckpointEngine, ask: PrepareChild) -> Prepared
     request: RewindRequest | BranchRequest | None = ask.rewind or ask.branch
     if request is None:
         raise InvalidRequest("neither a rewind nor a branch was asked for")
-    earlier = await engine.find_committed(ask.checkpoint)
-    if earlier is not None:
+    if await engine.find_committed(ask.checkpoint) is not None:
         return await _prepared(engine, ask)
     target = request.to if isinstance(request, RewindRequest) else request.at
     seeds = await find_target(engine, ask.session, ask.active_thread, target)
@@ -164,8 +164,18 @@ async def _prepared(engine: CheckpointEngine, ask: PrepareChild) -> PreparedChil
         next_node=info.next_node,
         branch=thread.branch,
         kind=ask.kind,
+        prefix=await _prefix(engine, info) if ask.resume == "replay" else None,
     )
     return PreparedChild(seed=seed, target=list(info.parents))
+
+
+async def _prefix(engine: CheckpointEngine, first: CheckpointInfo) -> Prefix:
+    """Say which numbers on the way to a child's first checkpoint are steps with a result."""
+    before = {info.step: info for info in await engine.path(first.id) if info.id != first.id}
+    upto = max(before)
+    skips = [step for step, info in before.items() if step > 0 and "attempt" not in info.metadata]
+    gaps = [step for step in range(1, upto + 1) if step not in before]
+    return Prefix(upto=upto, skips=sorted(skips), gaps=gaps)
 
 
 class EngineActivities:

@@ -22,6 +22,7 @@ __all__ = [
     "ChildStatus",
     "Origin",
     "Overrides",
+    "Prefix",
     "PrepareChild",
     "PreparedChild",
     "Refusal",
@@ -62,10 +63,26 @@ class Origin(_Lenient):
     Attributes:
         id: Checkpoint id of step 0.
         run_id: The run whose first event holds the encoded input.
+        resume: How the workflow finds its way to a seed (see ``Rewindable``).
     """
 
     id: str
     run_id: str
+    resume: Literal["replay", "next_node"] = "next_node"
+
+
+class Prefix(_Lenient):
+    """The steps before a seed, for a workflow that runs the same code again up to it.
+
+    Attributes:
+        upto: Number of the newest of them.
+        skips: Numbers that are no activities: rewinds, branches and merges on the way.
+        gaps: Numbers of activities that failed or had not ended; they run again.
+    """
+
+    upto: int
+    skips: list[int] = Field(default_factory=list)
+    gaps: list[int] = Field(default_factory=list)
 
 
 class StepHeader(_Lenient):
@@ -80,6 +97,7 @@ class StepHeader(_Lenient):
         fingerprint: Digest of activity type and arguments, as they were scheduled.
         first: Whether it is the first-scheduled child of its frontier.
         record: ``False`` for a step that only looks at the agent's memory.
+        replay: The step was done before the seed: it answers from the store and does not run.
         origin: Where step 0 comes from, while it may not have been committed yet.
     """
 
@@ -92,6 +110,7 @@ class StepHeader(_Lenient):
     fingerprint: str = ""
     first: bool = True
     record: bool = True
+    replay: bool = False
     origin: Origin | None = None
 
 
@@ -107,6 +126,7 @@ class SeedHeader(_Lenient):
         branch: The thread's name in the session.
         kind: ``rewind`` or ``branch``.
         supervisor: Workflow id of the session's address, for the child of a rewind.
+        prefix: The steps before it, for a workflow that replays them.
     """
 
     session: str
@@ -117,6 +137,7 @@ class SeedHeader(_Lenient):
     branch: str = "main"
     kind: Literal["rewind", "branch"] = "branch"
     supervisor: str | None = None
+    prefix: Prefix | None = None
 
 
 class SessionHeader(_Lenient):
@@ -258,6 +279,7 @@ class PrepareChild(_Lenient):
         thread: Id of the child's thread, drawn by the caller.
         checkpoint: Id of the child's first checkpoint, drawn by the caller.
         run: The child's workflow: namespace, id, type, task queue.
+        resume: How its code finds its way to the seed.
         origin: Step 0 of the asking workflow, while it may not have been committed.
     """
 
@@ -269,6 +291,7 @@ class PrepareChild(_Lenient):
     thread: str
     checkpoint: str
     run: dict[str, str | None]
+    resume: Literal["replay", "next_node"] = "next_node"
     origin: Origin | None = None
 
 

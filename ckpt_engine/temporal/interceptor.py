@@ -26,7 +26,7 @@ from temporalio.worker import (
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from ..errors import CheckpointError, CheckpointNotFound, Retryable
-from ..model import StepCommit, WorkflowRun
+from ..model import CheckpointInfo, StepCommit, WorkflowRun
 from .context import Step, StepScope, current_scope
 from .contract import HEADER, StepHeader
 from .failures import to_failure
@@ -140,12 +140,43 @@ class _Attempt:
     async def earlier(self) -> RawValue | None:
         """Make sure the thread exists, and return the stored result of an earlier attempt."""
         await self._persistently(self._introduce)
+        if self._header.replay and self._header.record:
+            return await self._replayed()
         first = self._info.attempt == 1 and not self._info.is_local
         if first or not self._header.record:
             return None
         done = await self._persistently(lambda: self._engine.find_committed(self._header.id))
         payload = from_stored(done.tools_result) if done else None
         return await self._raw(payload) if payload is not None else None
+
+    async def _replayed(self) -> RawValue:
+        """Return the stored result of a step before the seed, if it is the same step."""
+        info = await self._persistently(self._on_path)
+        done = await self._persistently(lambda: self._engine.find_committed(info.id))
+        same_type = info.node == self._info.activity_type
+        if not same_type or info.metadata.get("fingerprint") != self._header.fingerprint:
+            asked = "with other arguments" if same_type else repr(self._info.activity_type)
+            raise ApplicationError(
+                f"step {info.step} was {info.node!r} ({info.id[:8]}), and now the code asks for "
+                f"{asked}: it no longer leads to the seed. Rewind to before step {info.step}, or "
+                "run the code that the session was started with.",
+                type="diverged",
+                non_retryable=True,
+            )
+        payload = from_stored(done.tools_result) if done else None
+        if payload is None:
+            raise ApplicationError(
+                f"the result of step {info.step} ({info.node}) was not kept (policy or retention),"
+                " so the steps after it cannot be replayed; rewind to before it",
+                type="result-not-kept",
+                non_retryable=True,
+            )
+        return await self._raw(payload)
+
+    async def _on_path(self) -> CheckpointInfo:
+        tips = await self._engine.frontier_at(self._header.thread, self._header.step)
+        infos = [await self._engine.get_info(tip) for tip in tips]
+        return next(info for info in infos if info.step == self._header.step)
 
     async def _introduce(self) -> None:
         header, info = self._header, self._info

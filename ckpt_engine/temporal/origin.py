@@ -55,6 +55,7 @@ async def ensure_origin(
                 "task_queue": started.task_queue.name,
                 "workflow_id": run.workflow_id,
                 "run_id": origin.run_id,
+                "resume": origin.resume,
             },
         )
     )

@@ -7,7 +7,7 @@ leave an update handler.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from temporalio import workflow
 from temporalio.common import RawValue
@@ -36,10 +36,32 @@ class Rewindable:
 
     A workflow class that inherits from it, run by a worker with the
     :class:`~ckpt_engine.temporal.plugin.CheckpointPlugin`, can be rewound and branched while it
-    runs. Its ``run`` finds in :attr:`seed` where to go on.
+    runs. How a child finds its way to the checkpoint it is seeded from:
+
+    - ``class MyWorkflow(Rewindable)``: its code, which need know nothing of seeds, runs again
+      from the start; every step up to the seed answers from the store without running, timers
+      there do not wait, and signals from before the seed are sent again. Code that asks for
+      another step than the one that is stored fails with ``diverged``, naming the step.
+    - ``class MyWorkflow(Rewindable, resume="next_node")``: its ``run`` is a loop over nodes and
+      goes on at ``self.seed.next_node``; nothing is run again.
     """
 
     __ckpt_session__: Session
+    ckpt_resume: ClassVar[Literal["replay", "next_node"]] = "replay"
+
+    def __init_subclass__(
+        cls, *, resume: Literal["replay", "next_node"] | None = None, **more: Any
+    ) -> None:
+        """Keep how children find their way.
+
+        Raises:
+            InvalidRequest: ``resume`` is neither of the two.
+        """
+        super().__init_subclass__(**more)
+        if resume not in (None, "replay", "next_node"):
+            raise InvalidRequest(f"resume: 'replay' or 'next_node', not {resume!r}")
+        if resume is not None:
+            cls.ckpt_resume = resume
 
     @property
     def seed(self) -> SeedHeader | None:

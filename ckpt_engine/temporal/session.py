@@ -123,12 +123,13 @@ class Session:
     refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=_KEPT))
     requests: deque[Request] = field(default_factory=deque)
     answered: OrderedDict[str, StartedChild] = field(default_factory=OrderedDict)
+    replayed: int = 0
     in_flight: int = 0
     waiting: int = 0
     _extended: set[str] = field(default_factory=set)
 
     @classmethod
-    def begin(cls) -> Session:
+    def begin(cls, resume: Literal["replay", "next_node"]) -> Session:
         """Return the bookkeeping of the current run: continued, seeded, or a new session's."""
         info = workflow.info()
         fields = read_header(info.headers.get(HEADER)) or {}
@@ -141,14 +142,14 @@ class Session:
             main = Line(dict.fromkeys(seed.parents, seed.step))
             return cls(seed.session, seed.thread, seed.step, main, rng, local_rng, seed=seed)
         name = f"{info.workflow_id}.{rng.getrandbits(24):06x}"
-        origin = Origin(id=_new_id(rng), run_id=info.run_id)
+        origin = Origin(id=_new_id(rng), run_id=info.run_id, resume=resume)
         return cls(name, name, 0, Line({origin.id: 0}), rng, local_rng, origin=origin)
 
     @classmethod
     def _carried(cls, header: SessionHeader, rng: Random, local_rng: Random) -> Session:
         was = header.carried or {}
         session = cls(was["session"], was["thread"], was["step"], Line(was["tips"]), rng, local_rng)
-        session.seed = header.seed
+        session.seed, session.replayed = header.seed, was["replayed"]
         session.origin = Origin.model_validate(was["origin"]) if was.get("origin") else None
         session.children = [ChildStatus.model_validate(child) for child in was["children"]]
         session.refusals.extend(Refusal.model_validate(refusal) for refusal in was["refusals"])
@@ -163,6 +164,7 @@ class Session:
             "thread": self.thread,
             "step": self.step,
             "tips": self.main.tips,
+            "replayed": self.replayed,
             "origin": self.origin.model_dump() if self.origin else None,
             "children": [child.model_dump() for child in self.children[-_KEPT:]],
             "refusals": [refusal.model_dump() for refusal in self.refusals],
@@ -184,23 +186,41 @@ class Session:
         parents = on.parents()
         fingerprint = _fingerprint(activity, args)
         checkpoint_id = self._draw(fingerprint, local=local)
-        if record:
+        replay = self.replaying and (not record or self._next_replayed())
+        if record and not replay:
             self.step += 1
         header = StepHeader(
             session=self.session,
             thread=self.thread,
             id=checkpoint_id,
-            step=self.step,
+            step=self.replayed if replay else self.step,
             parents=parents,
             fingerprint=fingerprint,
             first=parents[0] not in self._extended,
             record=record,
+            replay=replay,
             origin=self.origin,
         )
-        if record:
+        if record and not replay:
             self._extended.add(parents[0])
         self.in_flight += 1
         return Step(header, on, self)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the code is still on its way to the seed."""
+        prefix = self.seed.prefix if self.seed else None
+        return prefix is not None and self.replayed < prefix.upto
+
+    def _next_replayed(self) -> bool:
+        """Count one more step of the prefix; say whether the store has its result."""
+        assert self.seed is not None
+        assert self.seed.prefix is not None
+        prefix = self.seed.prefix
+        self.replayed += 1
+        while self.replayed in prefix.skips:
+            self.replayed += 1
+        return self.replayed <= prefix.upto and self.replayed not in prefix.gaps
 
     def draw_suffix(self) -> str:
         """Return six new hex digits for the name of a child."""
@@ -221,7 +241,7 @@ class Session:
 
     def _done(self, step: Step, *, succeeded: bool) -> None:
         self.in_flight -= 1
-        if succeeded and step.header.record:
+        if succeeded and step.header.record and not step.header.replay:
             step.line.advance(step.header.parents, {step.header.id: step.header.step})
             self._extended.intersection_update(self.main.tips)
             if self.origin is not None and self.origin.id not in self.main.tips:

@@ -23,7 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from .. import errors
 from ..errors import CheckpointError, Conflict, InvalidRequest, StoreUnavailable, ThreadNotFound
-from ..model import Thread, WorkflowRun, new_checkpoint_id
+from ..model import Checkpoint, Thread, WorkflowRun, new_checkpoint_id
 from .checkpoints import newest_thread, prepare_child
 from .contract import (
     HEADER,
@@ -154,10 +154,12 @@ class Sessions:
         name = "rewind" if isinstance(request, RewindRequest) else request.name
         new_thread = f"{run.workflow_id}/{name}-{suffix}"
         new_workflow = run.workflow_id if kind == "rewind" else new_thread
+        start = await engine.time_travel_to_step(thread.session_id, 0)
         ask = PrepareChild.model_validate(
             {
                 "kind": kind,
                 kind: request,
+                "resume": start.metadata.get("resume", "next_node"),
                 "session": thread.session_id,
                 "active_thread": thread.id,
                 "thread": new_thread,
@@ -172,7 +174,7 @@ class Sessions:
         )
         prepared = await prepare_child(engine, ask)
         assert prepared.seed is not None
-        handle = await self._start(run, new_workflow, prepared.seed)
+        handle = await self._start(run, new_workflow, prepared.seed, start)
         if kind == "rewind":
             await engine.supersede(thread.id, new_thread)
         return StartedChild.model_validate(
@@ -200,9 +202,8 @@ class Sessions:
         return await newest_thread(self._engine, thread.id), run
 
     async def _start(
-        self, run: WorkflowRun, workflow_id: str, seed: SeedHeader
+        self, run: WorkflowRun, workflow_id: str, seed: SeedHeader, start: Checkpoint
     ) -> WorkflowHandle[Any, Any]:
-        start = await self._engine.time_travel_to_step(seed.session, 0)
         payloads = [p for p in map(from_stored, start.tools_result or ()) if p is not None]
         config = self._client.config()
         config["interceptors"] = [*config["interceptors"], _Seeding(seed)]

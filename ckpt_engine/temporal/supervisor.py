@@ -216,6 +216,7 @@ class Supervisor:
                     "task_queue": info.task_queue,
                     "supervisor": info.workflow_id if kind == "rewind" else None,
                 },
+                "resume": getattr(workflow.instance(), "ckpt_resume", "next_node"),
                 "origin": session.origin,
             }
         )

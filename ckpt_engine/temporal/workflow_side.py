@@ -65,7 +65,8 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
     def session(self) -> Session:
         """The bookkeeping of this run, made when it is first needed."""
         if self._session is None:
-            self._session = Session.begin()
+            resume = getattr(workflow.instance(), "ckpt_resume", "next_node")
+            self._session = Session.begin(resume)
         return self._session
 
     def _bind(self) -> None:

@@ -55,7 +55,7 @@ async def fail() -> None:
 
 
 @workflow.defn
-class Walker(Rewindable):
+class Walker(Rewindable, resume="next_node"):
     """Walks ``nodes`` nodes, then recites the conversation."""
 
     def __init__(self) -> None:
