@@ -1,0 +1,268 @@
+"""The scope and the decorator."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..capture import current_scope
+from ..errors import InvalidRequest
+from ..model import CheckpointInfo, SnapshotConfig, SnapshotTrigger
+from .contract_base import ContractBase, OpenEngine, contents, say
+
+if TYPE_CHECKING:
+    from ..engine import CheckpointEngine
+
+__all__ = ["CaptureContract"]
+
+EVERY_TRIGGER = SnapshotConfig(triggers=frozenset(SnapshotTrigger))
+
+
+async def _points(engine: CheckpointEngine, thread: str = "t") -> list[CheckpointInfo]:
+    return (await engine.list_time_travel_points(thread))[::-1]
+
+
+def _phases(points: list[CheckpointInfo]) -> list[str]:
+    return [str(point.metadata["phase"]) for point in points]
+
+
+async def _until(engine: CheckpointEngine, phase: str, count: int) -> None:
+    """Work until so many checkpoints of a phase are there."""
+    while not any(await engine.list_sessions()):  # noqa: ASYNC110 - the engine tells nobody
+        await asyncio.sleep(0.001)
+    while _phases(await _points(engine)).count(phase) < count:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+class CaptureContract(ContractBase):
+    """``snapshot_scope`` and ``snapshot_on``."""
+
+    async def test_a_scope_checkpoints_on_entering_and_on_leaving(
+        self, engine: CheckpointEngine
+    ) -> None:
+        state = {"n": 0}
+        async with engine.snapshot_scope("t", name="work", state=state, tags=["done"]) as scope:
+            assert current_scope() is scope
+            scope.append(say("a"), say("b"))
+            state["n"] = 1
+            scope.result = {"rows": [{"deep": [1, None]}], "long": "x" * 50_000}
+        assert current_scope() is None
+        enter, leave = [await engine.get(p.id) for p in await _points(engine)]
+        assert (enter.metadata["phase"], enter.state, enter.messages) == ("enter", {"n": 0}, [])
+        assert (leave.metadata["phase"], leave.state) == ("exit", {"n": 1})
+        assert contents(leave) == ["a", "b"]
+        assert leave.tools_result == scope.result
+        assert (leave.node, leave.tags, leave.parents) == ("work", ("done",), (enter.id,))
+        assert scope.checkpoints == [enter.id, leave.id]
+
+    async def test_a_scope_records_an_exception_and_raises_it(
+        self, engine: CheckpointEngine
+    ) -> None:
+        boom = ValueError("boom \ud800")
+
+        async def work() -> None:
+            async with engine.snapshot_scope("t") as scope:
+                scope.append(say("before it broke"))
+                raise boom
+
+        with pytest.raises(ValueError, match="boom") as caught:
+            await work()
+        assert caught.value is boom
+        leave = await engine.get_latest("t")
+        recorded = leave.metadata["exception"]
+        assert (recorded["type"], recorded["message"]) == ("ValueError", "boom \ud800")
+        assert "test_a_scope_records" in recorded["traceback"]
+        assert contents(leave) == ["before it broke"]
+        assert _phases(await _points(engine)) == ["enter", "exit"]
+
+    async def test_cancelling_is_recorded_and_cancels(self, engine: CheckpointEngine) -> None:
+        inside = asyncio.Event()
+
+        async def work() -> None:
+            async with engine.snapshot_scope("t"):
+                inside.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(work())
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        latest = await engine.get_latest("t")
+        assert latest.metadata["exception"]["type"] == "CancelledError"
+
+    async def test_scopes_nest(self, engine: CheckpointEngine) -> None:
+        async with engine.snapshot_scope("t", name="outer") as outer:
+            async with engine.snapshot_scope("t", name="inner") as inner:
+                assert inner.parent is outer
+            with pytest.raises(KeyError):
+                async with engine.snapshot_scope("t", name="failing"):
+                    raise KeyError("inner only")
+        points = await _points(engine)
+        assert [(p.node, p.metadata["phase"], p.metadata["depth"]) for p in points] == [
+            ("outer", "enter", 0),
+            ("inner", "enter", 1),
+            ("inner", "exit", 1),
+            ("failing", "enter", 1),
+            ("failing", "exit", 1),
+            ("outer", "exit", 0),
+        ]
+        assert "exception" not in points[-1].metadata
+        assert [p.parents for p in points[1:]] == [(p.id,) for p in points[:-1]]
+
+    async def test_disabled_triggers_take_nothing_and_the_work_is_done(
+        self, opened: OpenEngine
+    ) -> None:
+        engine = await opened(SnapshotConfig(triggers=frozenset({SnapshotTrigger.TOOL_CALL})))
+
+        @engine.snapshot_on(SnapshotTrigger.LLM_CALL, thread_id="t")
+        async def model() -> str:
+            return "answer"
+
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="t")
+        async def tool() -> str:
+            return await model()
+
+        async with engine.snapshot_scope("t", trigger=SnapshotTrigger.TASK_BOUNDARY) as scope:
+            assert await tool() == "answer"
+        assert scope.checkpoints == []
+        assert [p.node for p in await _points(engine)] == ["tool", "tool"]
+
+    async def test_the_decorator_stores_the_whole_result(self, engine: CheckpointEngine) -> None:
+        result = {"rows": list(range(2000)), "bytes": b"\x00\xff", "none": None}
+
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL)
+        async def search(thread_id: str, query: str) -> dict[str, Any]:
+            """Look something up."""
+            return result
+
+        assert search.__name__ == "search"
+        assert await search("t", query="x") == result
+        before, after = [await engine.get(p.id) for p in await _points(engine)]
+        assert (before.node, before.trigger, before.tools_result) == ("search", "tool_call", None)
+        assert after.tools_result == result
+
+    async def test_the_decorator_makes_plain_functions_async(
+        self, engine: CheckpointEngine
+    ) -> None:
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id=lambda n: f"thread {n}")
+        def double(n: int) -> int:
+            assert threading.current_thread() is not threading.main_thread()
+            assert current_scope() is not None
+            return 2 * n
+
+        assert await asyncio.gather(double(2), double(3)) == [4, 6]
+        for n in (2, 3):
+            assert (await engine.get_latest(f"thread {n}")).tools_result == 2 * n
+
+    async def test_the_decorator_records_what_is_raised(self, engine: CheckpointEngine) -> None:
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="t")
+        def broken() -> None:
+            raise OSError("no such file")
+
+        with pytest.raises(OSError, match="no such file"):
+            await broken()
+        points = await _points(engine)
+        assert _phases(points) == ["enter", "exit"]
+        assert points[-1].metadata["exception"]["type"] == "OSError"
+
+    async def test_the_decorator_finds_the_thread_of_the_scope_and_reads_live_content(
+        self, engine: CheckpointEngine
+    ) -> None:
+        class Agent:
+            def __init__(self) -> None:
+                self.log: list[Any] = []
+
+            @engine.snapshot_on(
+                SnapshotTrigger.LLM_CALL,
+                messages=lambda self, _: self.log,
+                state=lambda self, text: {"asked": text},
+            )
+            async def ask(self, text: str) -> str:
+                self.log.append(say(text))
+                return text.upper()
+
+        with pytest.raises(InvalidRequest, match="thread"):
+            await Agent().ask("nowhere")
+        async with engine.snapshot_scope("t"):
+            assert await Agent().ask("hello") == "HELLO"
+        points = [await engine.get(p.id) for p in await _points(engine)]
+        assert [contents(p) for p in points] == [[], [], ["hello"], ["hello"]]
+        assert points[2].state == {"asked": "hello"}
+
+    async def test_a_result_that_cannot_be_stored_is_still_returned(
+        self, engine: CheckpointEngine
+    ) -> None:
+        handle = object()
+
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="t")
+        async def connect() -> object:
+            return handle
+
+        assert await connect() is handle
+        latest = await engine.get_latest("t")
+        assert latest.tools_result is None
+        assert "object" in latest.metadata["result_refused"]
+
+    async def test_generators_are_refused(self, engine: CheckpointEngine) -> None:
+        with pytest.raises(InvalidRequest, match="generator"):
+
+            @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="t")
+            async def stream() -> Any:
+                yield 1
+
+    async def test_intervals_run_while_work_goes_on(self, opened: OpenEngine) -> None:
+        engine = await opened(EVERY_TRIGGER)
+        state = {"done": 0}
+        async with engine.snapshot_scope("t", state=state, interval_seconds=0.02) as scope:
+            scope.append(say("first"))
+            await _until(engine, "interval", 1)
+            state["done"] = 1
+            scope.append(say("second"))
+            await _until(engine, "interval", 2)
+        points = [await engine.get(p.id) for p in await _points(engine)]
+        intervals = [p for p in points if p.trigger == SnapshotTrigger.INTERVAL]
+        assert len(intervals) >= 2
+        assert contents(intervals[0]) == ["first"]
+        assert (contents(points[-1]), points[-1].state) == (["first", "second"], {"done": 1})
+        assert _phases(points) == ["enter", *["interval"] * len(intervals), "exit"]
+        assert len(await _points(engine)) == len(points)
+
+    async def test_intervals_run_while_a_plain_function_blocks(self, opened: OpenEngine) -> None:
+        engine = await opened(EVERY_TRIGGER)
+        go_on = threading.Event()
+
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="t", interval_seconds=0.02)
+        def slow() -> str:
+            assert go_on.wait(30)
+            return "done"
+
+        running = asyncio.create_task(slow())  # type: ignore[arg-type]
+        await _until(engine, "interval", 2)
+        go_on.set()
+        assert await running == "done"
+        assert _phases(await _points(engine))[:3] == ["enter", "interval", "interval"]
+
+    async def test_no_intervals_where_they_are_not_enabled(
+        self, engine: CheckpointEngine, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with engine.snapshot_scope("t", interval_seconds=0.001):
+            await asyncio.sleep(0.02)
+        assert "INTERVAL" in caplog.text
+        assert _phases(await _points(engine)) == ["enter", "exit"]
+        with pytest.raises(InvalidRequest, match="interval"):
+            await engine.snapshot_scope("t", interval_seconds=0).__aenter__()
+
+    async def test_the_configured_interval_is_left_to_the_outermost_scope(
+        self, opened: OpenEngine
+    ) -> None:
+        config = SnapshotConfig(triggers=frozenset(SnapshotTrigger), interval_seconds=0.02)
+        engine = await opened(config)
+        outer, inner = (engine.snapshot_scope("t", name=name) for name in ("outer", "inner"))
+        async with outer, inner:
+            await _until(engine, "interval", 2)
+        points = await _points(engine)
+        assert {p.node for p in points if p.trigger == SnapshotTrigger.INTERVAL} == {"outer"}

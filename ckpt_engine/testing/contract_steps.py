@@ -1,0 +1,232 @@
+"""What integrations rely on: steps under their own ids, joins, frontiers, the registry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..errors import CheckpointNotFound, IdReused, InvalidRequest, ThreadNotFound
+from ..model import CommittedStep, StepCommit, WorkflowRun, new_checkpoint_id
+from .contract_base import ContractBase, contents, say
+
+if TYPE_CHECKING:
+    from ..engine import CheckpointEngine
+
+__all__ = ["StepContract"]
+
+
+def _run(number: int, workflow_id: str = "wf") -> WorkflowRun:
+    return WorkflowRun(
+        namespace="default",
+        workflow_id=workflow_id,
+        run_id=f"run {number}",
+        workflow_type="Agent",
+        task_queue="queue",
+    )
+
+
+async def _step(
+    engine: CheckpointEngine, step: int, parents: tuple[str, ...], text: str = "", **given: Any
+) -> str:
+    """Commit a step of thread ``wf`` that says ``text``; return its id."""
+    plain: dict[str, Any] = {"thread_id": "wf", "append": [say(text)] if text else []}
+    commit = StepCommit(
+        checkpoint_id=new_checkpoint_id(), step=step, parents=parents, **{**plain, **given}
+    )
+    return (await engine.commit_step(commit)).checkpoint_id
+
+
+async def _begun(engine: CheckpointEngine) -> str:
+    """Make thread ``wf`` and its step 0."""
+    await engine.create_thread("wf")
+    return await _step(engine, 0, (), state_set={"model": "m"})
+
+
+class StepContract(ContractBase):
+    """``commit_step``, ``join``, ``frontier_at``, threads, runs and pins."""
+
+    async def test_a_step_is_committed_once(self, engine: CheckpointEngine) -> None:
+        root = await _begun(engine)
+        commit = StepCommit(
+            checkpoint_id=new_checkpoint_id(),
+            thread_id="wf",
+            step=1,
+            parents=(root,),
+            append=[say("a")],
+            tools_result={"answer": b"\x00"},
+            metadata={"fingerprint": "f1"},
+        )
+        first = await engine.commit_step(commit)
+        again = await engine.commit_step(commit)
+        assert (first.created, again.created) == (True, False)
+        assert again.tools_result == {"answer": b"\x00"}
+        found = await engine.find_committed(commit.checkpoint_id)
+        assert found is not None
+        assert found.tools_result == {"answer": b"\x00"}
+        assert await engine.find_committed(new_checkpoint_id()) is None
+        assert contents(await engine.get_latest("wf")) == ["a"]
+
+    async def test_two_attempts_at_once_commit_one_checkpoint(
+        self, engine: CheckpointEngine
+    ) -> None:
+        root = await _begun(engine)
+        name = new_checkpoint_id()
+
+        async def attempt(result: int) -> CommittedStep:
+            return await engine.commit_step(
+                StepCommit(
+                    checkpoint_id=name,
+                    thread_id="wf",
+                    step=1,
+                    parents=(root,),
+                    append=[say(str(result))],
+                    tools_result=result,
+                    metadata={"fingerprint": "same"},
+                )
+            )
+
+        answers = await asyncio.gather(*(attempt(n) for n in range(8)))
+        assert sum(a.created for a in answers) == 1
+        (winner,) = {a.tools_result for a in answers}
+        assert contents(await engine.get(name)) == [str(winner)]
+
+    async def test_an_id_that_records_another_step_is_refused(
+        self, engine: CheckpointEngine
+    ) -> None:
+        root = await _begun(engine)
+        name = new_checkpoint_id()
+        given: dict[str, Any] = {"checkpoint_id": name, "thread_id": "wf", "parents": (root,)}
+        await engine.commit_step(StepCommit(**given, step=1, metadata={"fingerprint": "f1"}))
+        with pytest.raises(IdReused):
+            await engine.commit_step(StepCommit(**given, step=1, metadata={"fingerprint": "f2"}))
+
+    async def test_state_is_patched(self, engine: CheckpointEngine) -> None:
+        root = await _begun(engine)
+        one = await _step(engine, 1, (root,), state_set={"k": [1], "gone": 1})
+        two = await _step(
+            engine, 2, (one,), state_set={"k": [1, 2]}, state_delete=["gone", "never"]
+        )
+        assert (await engine.get(one)).state == {"model": "m", "k": [1], "gone": 1}
+        assert (await engine.get(two)).state == {"model": "m", "k": [1, 2]}
+
+    @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+    async def test_parallel_steps_join_alike_in_whatever_order_they_end(
+        self, engine: CheckpointEngine, order: tuple[int, ...]
+    ) -> None:
+        root = await _begun(engine)
+        plan = await _step(engine, 1, (root,), "plan", state_set={"k": "plan"})
+        tools: dict[int, str] = {}
+        for n in order:
+            state = {f"tool {n}": n, "k": n}
+            tools[n] = await _step(
+                engine, 2 + n, (plan,), f"tool {n}", first=n == 0, state_set=state
+            )
+        parents = tuple(tools[n] for n in range(3))
+        joined = await engine.join(parents)
+        after = await engine.get(await _step(engine, 5, parents, "after"))
+        assert contents(after) == ["plan", "tool 0", "tool 1", "tool 2", "after"]
+        assert after.messages[:-1] == list(joined.messages)
+        assert after.state == {"model": "m", "k": 2, "tool 0": 0, "tool 1": 1, "tool 2": 2}
+        assert after.parents == parents
+        assert contents(await engine.get(tools[1])) == ["plan", "tool 1"]
+        assert await engine.frontier_at("wf", 4) == parents
+        assert await engine.frontier_at("wf", 3) == parents[:2]
+        assert await engine.frontier_at("wf", 1) == (plan,)
+        assert (await engine.get_thread("wf")).head == after.id
+        assert (await engine.verify()).problems == ()
+
+    async def test_many_turns_of_parallel_steps_read_back(self, engine: CheckpointEngine) -> None:
+        frontier: tuple[str, ...] = (await _begun(engine),)
+        step, said = 1, []
+        for turn in range(12):
+            model = await _step(engine, step, frontier, f"model {turn}")
+            tools = [
+                _step(engine, step + 1 + n, (model,), f"tool {turn}.{n}", first=n == 0)
+                for n in range(3)
+            ]
+            frontier = tuple(await asyncio.gather(*tools))
+            said += [f"model {turn}", *(f"tool {turn}.{n}" for n in range(3))]
+            step += 4
+        last = await engine.get(await _step(engine, step, frontier))
+        assert contents(last) == said
+        assert len(await engine.path(last.id)) == 1 + 12 * 4 + 1
+
+    async def test_a_frontier_reaches_back_over_the_branch_point(
+        self, engine: CheckpointEngine
+    ) -> None:
+        root = await _begun(engine)
+        one = await _step(engine, 1, (root,), "one")
+        await _step(engine, 2, (one,), "two")
+        branch = await engine.branch(one, "side", thread_id="side")
+        two = await _step(engine, 2, (one,), "side two", thread_id="side")
+        assert branch.step == 1
+        assert await engine.frontier_at("side", 0) == (root,)
+        assert await engine.frontier_at("side", 1) == (one,)
+        assert await engine.frontier_at("side", 9) == (two,)
+        assert contents(await engine.get(two)) == ["one", "side two"]
+        with pytest.raises(InvalidRequest):
+            await engine.frontier_at("wf", -1)
+
+    async def test_a_parent_that_was_never_committed_can_be_bridged(
+        self, engine: CheckpointEngine
+    ) -> None:
+        root = await _begun(engine)
+        one = await _step(engine, 1, (root,), "one")
+        lost = new_checkpoint_id()
+        with pytest.raises(CheckpointNotFound):
+            await _step(engine, 3, (lost,), "three")
+        three = await engine.get(await _step(engine, 3, (lost,), "three", fallback_to_head=True))
+        assert three.parents == (one,)
+        assert contents(three) == ["one", "three"]
+        assert any("gap" in key for key in three.metadata)
+
+    async def test_a_late_step_is_kept_and_marked(self, engine: CheckpointEngine) -> None:
+        root = await _begun(engine)
+        await engine.branch(root, "again", thread_id="again")
+        await engine.supersede("wf", "again")
+        assert (await engine.get_thread("wf")).superseded_by == "again"
+        assert (await engine.active_thread("wf")).id == "again"
+        commit = StepCommit(
+            checkpoint_id=new_checkpoint_id(), thread_id="wf", step=1, parents=(root,)
+        )
+        assert (await engine.commit_step(commit)).late
+        assert (await engine.get(commit.checkpoint_id)).metadata["late"] is True
+        assert contents(await engine.get_latest("again")) == []
+        assert (await engine.promote("wf")).id == "wf"
+        assert (await engine.active_thread("wf")).id == "wf"
+
+    async def test_threads_are_made_once_and_sessions_listed_newest_first(
+        self, engine: CheckpointEngine
+    ) -> None:
+        made = [await engine.create_thread(name) for name in ("s1", "s2", "s3")]
+        assert await engine.create_thread("s2") == made[1]
+        assert [t.id for t in await engine.list_sessions()] == ["s3", "s2", "s1"]
+        assert [t.id for t in await engine.list_sessions(limit=1)] == ["s3"]
+        with pytest.raises(ThreadNotFound):
+            await engine.get_thread("s4")
+        with pytest.raises(ThreadNotFound):
+            await _step(engine, 0, (), thread_id="s4")
+
+    async def test_runs_are_registered_and_found(self, engine: CheckpointEngine) -> None:
+        root = await _begun(engine)
+        await engine.branch(root, "side", thread_id="side")
+        await engine.register_run("wf", _run(1))
+        await engine.register_run("wf", _run(2))
+        await engine.register_run("side", _run(3, "wf-side"))
+        assert await engine.find_run("nobody") is None
+        found = await engine.find_run("wf")
+        assert found is not None
+        assert (found[0].id, found[1].run_id) == ("wf", "run 2")
+        assert [t.id for t in await engine.find_sessions("wf-side")] == ["wf"]
+        assert await engine.find_sessions("wf-si") == []
+        runs = (await engine.get_checkpoint_tree("wf")).runs
+        assert {name: run.run_id for name, run in runs.items()} == {"wf": "run 2", "side": "run 3"}
+
+    async def test_a_name_may_hold_anything_that_is_text(self, engine: CheckpointEngine) -> None:
+        name = "üñí / ' \" % \n " + "x" * 2000
+        await engine.create_thread(name)
+        assert (await engine.get_thread(name)).id == name
+        with pytest.raises(InvalidRequest):
+            await engine.create_thread("\ud800")
