@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic_ai.messages import ModelResponse
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -94,7 +94,7 @@ class AgentActivities:
         part = _find(step.messages, call.id)
         state = dict(step.state)
         model = self._models.get(_text(state, "model") or self._spec.model_name)
-        last = activity.info().attempt >= self._spec.tool_attempts
+        last = activity.info().attempt >= self._attempts()
         async with heartbeating():
             message, ok = await ToolBox(self._toolset, model, state).call(part, last_attempt=last)
         step.append(to_stored(message))
@@ -107,8 +107,12 @@ class AgentActivities:
         """Say where a seeded agent goes on; it changes nothing."""
         step = await current_step()
         point = resume(_conversation(step.messages))
-        limit = step.state.get("max_steps")
-        return point.model_copy(update={"max_steps": limit if isinstance(limit, int) else None})
+        return point.model_copy(update={"max_steps": _max_steps(step.state)})
+
+    def _attempts(self) -> int:
+        policy = activity.info().retry_policy
+        allowed = policy.maximum_attempts if policy is not None else 0
+        return min(self._spec.tool_attempts, allowed or self._spec.tool_attempts)
 
 
 def first_state(spec: AgentSpec, start: AgentInput) -> dict[str, Any]:
@@ -130,37 +134,44 @@ def with_usage(usage: Mapping[str, Any], response: ModelResponse) -> dict[str, i
     }
 
 
-def _conversation(messages: Any) -> Any:
+def _conversation(messages: Sequence[Any]) -> list[ModelMessage]:
     try:
         return from_stored(messages)
     except InvalidRequest as err:
         unusable("conversation", str(err), err)
 
 
-def _find(messages: Any, call_id: str) -> Any:
+def _find(messages: Sequence[Any], call_id: str) -> ToolCallPart:
     try:
         return find_call(_conversation(messages), call_id)
     except InvalidRequest as err:
         unusable("conversation", str(err), err)
 
 
+def _max_steps(state: Mapping[str, Any]) -> int | None:
+    value = state.get("max_steps")
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise _wrong("max_steps", "a whole number of at least 1", value)
+
+
 def _text(state: Mapping[str, Any], key: str) -> str:
     value = state.get(key) or ""
     if not isinstance(value, str):
-        raise ApplicationError(
-            f"the state key {key!r} must be text, not {value!r}: rewind with another value",
-            type="state",
-            non_retryable=True,
-        )
+        raise _wrong(key, "text", value)
     return value
 
 
 def _mapping(state: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = state.get(key) or {}
     if not isinstance(value, dict):
-        raise ApplicationError(
-            f"the state key {key!r} must be an object, not {value!r}: rewind with another value",
-            type="state",
-            non_retryable=True,
-        )
+        raise _wrong(key, "an object", value)
     return value
+
+
+def _wrong(key: str, expected: str, value: Any) -> ApplicationError:
+    return ApplicationError(
+        f"the state key {key!r} must be {expected}, not {value!r}: rewind with another value",
+        type="state",
+        non_retryable=True,
+    )

@@ -10,14 +10,14 @@ from temporalio import activity
 
 __all__ = ["heartbeating"]
 
-_UNASKED_SECONDS = 10.0
+_MOST_SECONDS = 5.0  # a cancellation comes as the answer to a heartbeat
 
 
 @asynccontextmanager
 async def heartbeating() -> AsyncIterator[None]:
-    """Heartbeat in the background, three times as often as the activity's timeout asks."""
+    """Heartbeat in the background, at least three times as often as the activity's timeout asks."""
     timeout = activity.info().heartbeat_timeout
-    interval = timeout.total_seconds() / 3 if timeout else _UNASKED_SECONDS
+    interval = min(_MOST_SECONDS, timeout.total_seconds() / 3) if timeout else _MOST_SECONDS
     task = asyncio.create_task(_beat(interval))
     try:
         yield

@@ -94,12 +94,17 @@ class Style:
 
 def split(said: Sequence[str]) -> tuple[str, list[str]]:
     """Return the newest question of a conversation and what was said about it afterwards."""
-    start = 0
-    for position, text in enumerate(said):
-        lowered = text.lower()
-        if _QUESTION.match(lowered) and not _FOLLOW_UP.match(lowered):
-            start = position
-    return (said[start], list(said[start + 1 :])) if said else ("", [])
+    asked = [n for n, text in enumerate(said) if _is_question(text.lower())]
+    if not asked:
+        return (said[0], list(said[1:])) if said else ("", [])
+    # what was said before the first question, as when a start is rewound with an extra message,
+    # is about it too
+    before = said[: asked[0]] if len(asked) == 1 else []
+    return said[asked[-1]], [*before, *said[asked[-1] + 1 :]]
+
+
+def _is_question(text: str) -> bool:
+    return bool(_QUESTION.match(text)) and not _FOLLOW_UP.match(text)
 
 
 def style_of(texts: Sequence[str], settings: Mapping[str, Any]) -> Style:
@@ -228,7 +233,14 @@ def _top(text: str) -> int | None:
 
 def _compared(conditions: Sequence[Condition]) -> str | None:
     """Return the column of which several values are named: they are to be compared."""
-    return next((c.about for c in conditions if " IN (" in c.sql and c.about != "year"), None)
+    return next(
+        (
+            c.about
+            for c in conditions
+            if " IN (" in c.sql and " NOT " not in c.sql and c.about != "year"
+        ),
+        None,
+    )
 
 
 def _conditions(text: str, words: Sequence[str], table: Table) -> tuple[list[Condition], set[str]]:

@@ -42,6 +42,7 @@ class AgentSpec:
         name: What the agent is called.
         settings: Model settings, such as ``{"temperature": 0}``.
         models: Further model objects that a run or a branch may choose by name.
+        tool_timeout: Seconds after which a tool call is given up, and the model told.
         tool_attempts: How often a tool that raises is tried before the model reads its error.
     """
 
@@ -51,6 +52,7 @@ class AgentSpec:
     name: str = "agent"
     settings: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Model] = field(default_factory=dict)
+    tool_timeout: float = 240.0
     tool_attempts: int = 3
 
     def __post_init__(self) -> None:
@@ -67,6 +69,8 @@ class AgentSpec:
             raise InvalidRequest(f"settings: a mapping, not {self.settings!r}")
         if self.tool_attempts < 1:
             raise InvalidRequest(f"tool_attempts: at least 1, not {self.tool_attempts}")
+        if not self.tool_timeout > 0:
+            raise InvalidRequest(f"tool_timeout: seconds above 0, not {self.tool_timeout}")
         object.__setattr__(self, "tools", tuple(self.tools))
 
     @property
@@ -88,7 +92,7 @@ class AgentSpec:
         from pydantic_ai.exceptions import UserError
         from pydantic_ai.toolsets import FunctionToolset
 
-        toolset: FunctionToolset[Mapping[str, Any]] = FunctionToolset()
+        toolset: FunctionToolset[Mapping[str, Any]] = FunctionToolset(timeout=self.tool_timeout)
         for tool in self.tools:
             name = getattr(tool, "name", None) or getattr(tool, "__name__", repr(tool))
             try:
