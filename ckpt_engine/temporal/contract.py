@@ -78,11 +78,13 @@ class Prefix(_Lenient):
         upto: Number of the newest of them.
         skips: Numbers that are no activities: rewinds, branches and merges on the way.
         gaps: Numbers of activities that failed or had not ended; they run again.
+        signals: How many signals from before the seed are sent again; the code waits for them.
     """
 
     upto: int
     skips: list[int] = Field(default_factory=list)
     gaps: list[int] = Field(default_factory=list)
+    signals: int = 0
 
 
 class StepHeader(_Lenient):

@@ -93,6 +93,15 @@ class Request:
         return self.answer is not None or self.refusal is not None
 
 
+@dataclass(frozen=True)
+class HeardSignal:
+    """A signal of the user's, and the highest step number that had been given out before it."""
+
+    step: int
+    name: str
+    args: Sequence[Any]
+
+
 @dataclass
 class Session:
     """What a running workflow knows of its own checkpoints.
@@ -123,6 +132,7 @@ class Session:
     refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=_KEPT))
     requests: deque[Request] = field(default_factory=deque)
     answered: OrderedDict[str, StartedChild] = field(default_factory=OrderedDict)
+    heard: list[HeardSignal] = field(default_factory=list)
     replayed: int = 0
     in_flight: int = 0
     waiting: int = 0
@@ -211,6 +221,15 @@ class Session:
         """Whether the code is still on its way to the seed."""
         prefix = self.seed.prefix if self.seed else None
         return prefix is not None and self.replayed < prefix.upto
+
+    def hear(self, name: str, args: Sequence[Any]) -> None:
+        """Remember a signal of the user's, for children that replay the time before it."""
+        step = self.replayed if self.replaying else self.step
+        self.heard.append(HeardSignal(step, name, args))
+
+    def heard_before(self, step: int) -> list[HeardSignal]:
+        """Return the signals that had come before that step was scheduled."""
+        return [signal for signal in self.heard if signal.step < step]
 
     def _next_replayed(self) -> bool:
         """Count one more step of the prefix; say whether the store has its result."""

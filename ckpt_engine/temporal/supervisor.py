@@ -232,8 +232,12 @@ class Supervisor:
         self, child_id: str, seed: SeedHeader, close: workflow.ParentClosePolicy
     ) -> workflow.ChildWorkflowHandle[Any, Any]:
         info = workflow.info()
+        again = self._session.heard_before(seed.prefix.upto) if seed.prefix else []
+        if seed.prefix:
+            prefix = seed.prefix.model_copy(update={"signals": len(again)})
+            seed = seed.model_copy(update={"prefix": prefix})
         self._seeds[child_id] = seed
-        return await workflow.start_child_workflow(
+        handle = await workflow.start_child_workflow(
             info.workflow_type,
             args=list(self._args),
             id=child_id,
@@ -250,6 +254,9 @@ class Supervisor:
             priority=info.priority,
             static_summary=f"{seed.kind} {seed.branch} of {seed.session}",
         )
+        for signal in again:
+            await handle.signal(signal.name, args=list(signal.args))
+        return handle
 
     def _started(
         self,

@@ -33,6 +33,7 @@ from .contract import (
     SessionHeader,
 )
 from .policy import Policies
+from .replay_clock import ReplayClock
 from .rewindable import OWN_SIGNALS, OWN_UPDATES, Rewindable
 from .session import Session, header_payload
 from .supervisor import Supervisor
@@ -79,9 +80,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         self._bind()
         if not issubclass(input.type, Rewindable):
             return await self.next.execute_workflow(input)
-        supervisor = Supervisor(
-            self.session, lambda: self.next.execute_workflow(input), input.args, self.seeds
-        )
+        supervisor = Supervisor(self.session, lambda: self._body(input), input.args, self.seeds)
         try:
             return await supervisor.run()
         except workflow.ContinueAsNewError:
@@ -89,6 +88,34 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
             if self.continuing is not None:
                 self.continuing.headers = self.carried(self.continuing.headers)
             raise
+
+    async def _body(self, input: ExecuteWorkflowInput) -> Any:
+        session = self.session
+        if session.replaying:
+            await self._signals_again()
+            ReplayClock(
+                asyncio.get_running_loop(),
+                lambda: session.replaying,
+                lambda: session.in_flight == 0,
+            )
+        return await self.next.execute_workflow(input)
+
+    async def _signals_again(self) -> None:
+        """Wait for the signals from before the seed, so that the code finds what they set."""
+        session = self.session
+        assert session.seed is not None
+        assert session.seed.prefix is not None
+        awaited = session.seed.prefix.signals
+        if len(session.heard) >= awaited:
+            return
+        try:
+            await workflow.wait_condition(
+                lambda: len(session.heard) >= awaited, timeout=timedelta(minutes=5)
+            )
+        except TimeoutError:
+            workflow.logger.warning(
+                "%d of %d earlier signals came again", len(session.heard), awaited
+            )
 
     def carried(self, headers: Mapping[str, Payload]) -> dict[str, Payload]:
         """Return the headers of the next run after continue-as-new."""
@@ -109,6 +136,8 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
             )
             await self._forward_signal(input, session.active and session.active.workflow_id)
             return
+        else:
+            session.hear(input.signal, input.args)
         await self.next.handle_signal(input)
 
     async def _forward_signal(self, input: HandleSignalInput, to: str | None) -> None:

@@ -1,0 +1,1 @@
+"""Workflows written as Temporal's public samples are, made rewindable by one mixin."""
