@@ -66,6 +66,7 @@ class AgentActivities:
         """Ask the model once and append its response."""
         step = await current_step()
         state = dict(step.state)
+        usage = _mapping(state, "usage")
         name = _text(state, "model") or self._spec.model_name
         model = self._models.get(name)
         async with heartbeating():
@@ -77,7 +78,7 @@ class AgentActivities:
                 tools=await ToolBox(self._toolset, model, state).definitions(),
             )
         step.append(to_stored(response))
-        step.state["usage"] = with_usage(_mapping(state, "usage"), response)
+        step.state["usage"] = with_usage(usage, response)
         step.metadata.update(
             model=name,
             input_tokens=response.usage.input_tokens,
@@ -127,11 +128,13 @@ def first_state(spec: AgentSpec, start: AgentInput) -> dict[str, Any]:
 
 def with_usage(usage: Mapping[str, Any], response: ModelResponse) -> dict[str, int]:
     """Return the usage of the whole agent after one more response."""
-    return {
-        "requests": int(usage.get("requests", 0)) + 1,
-        "input_tokens": int(usage.get("input_tokens", 0)) + response.usage.input_tokens,
-        "output_tokens": int(usage.get("output_tokens", 0)) + response.usage.output_tokens,
+    more = {
+        "requests": 1,
+        "input_tokens": response.usage.input_tokens,
+        "output_tokens": response.usage.output_tokens,
     }
+    so_far = {k: v for k, v in usage.items() if isinstance(v, int)}
+    return {key: so_far.get(key, 0) + count for key, count in more.items()}
 
 
 def _conversation(messages: Sequence[Any]) -> list[ModelMessage]:
