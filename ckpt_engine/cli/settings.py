@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(platformdirs.user_cache_dir("ckpt-engine")) / "bin"
     )
     database_url: str = ""
-    task_queue: str = Field(default="ckpt", min_length=1)
+    task_queue: str = Field(default="ckpt-agent", min_length=1)
     agent: str | None = None
     temporal_cli: str | None = None
     port: int | None = Field(default=None, ge=1, le=65_535)

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..errors import CliError, Exit
 from .connection import answers
 
-__all__ = ["RunningServer", "recorded", "serve"]
+__all__ = ["RunningServer", "Served", "recorded", "serve"]
 
 _RECORD = "server.json"
 _LOG = "server.log"
@@ -46,10 +46,18 @@ class RunningServer:
     database: str
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server that we run; ``process.wait()`` ends when it does."""
+
+    server: RunningServer
+    process: asyncio.subprocess.Process
+
+
 @contextlib.asynccontextmanager
 async def serve(
     executable: Path, home: Path, *, port: int | None = None, ui_port: int | None = None
-) -> AsyncIterator[RunningServer]:
+) -> AsyncIterator[Served]:
     """Run a server on loopback with its database in ``home`` until the block is left.
 
     Args:
@@ -77,7 +85,7 @@ async def serve(
         try:
             await _until_healthy(process, server.address, home / _LOG)
             _write_record(home, server)
-            yield server
+            yield Served(server, process)
         finally:
             (home / _RECORD).unlink(missing_ok=True)
             await _stop(process)

@@ -1,0 +1,112 @@
+"""Start the shipped agent's workflow, and find out how it ended."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import CliError, Exit
+
+if TYPE_CHECKING:
+    from temporalio.client import Client, WorkflowHandle
+
+    from ckpt_agent.workflows.messages import AgentInput
+    from ckpt_engine import CheckpointEngine
+
+__all__ = ["Outcome", "has_worker", "outcome_of", "start_agent"]
+
+_RECENT_SECONDS = 90  # a worker polls at least once a minute
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an agent ended.
+
+    Attributes:
+        answer: Its answer.
+        error: Why it failed, else ``None``.
+        checkpoint: Its newest checkpoint, if it answered.
+    """
+
+    answer: str | None = None
+    error: str | None = None
+    checkpoint: str | None = None
+
+
+async def start_agent(
+    client: Client, start: AgentInput, workflow_id: str | None, task_queue: str
+) -> WorkflowHandle[Any, Any]:
+    """Start an agent and return its handle.
+
+    Args:
+        client: A client of the server.
+        start: What it is asked.
+        workflow_id: Its id; drawn when absent.
+        task_queue: Where its worker listens.
+
+    Raises:
+        CliError: A workflow of this id runs already, or the server refuses.
+    """
+    from temporalio.exceptions import WorkflowAlreadyStartedError
+    from temporalio.service import RPCError
+
+    from ckpt_agent.workflows.agent import AgentWorkflow
+
+    name = workflow_id or f"agent-{secrets.token_hex(3)}"
+    try:
+        return await client.start_workflow(AgentWorkflow.run, start, id=name, task_queue=task_queue)
+    except WorkflowAlreadyStartedError:
+        raise CliError(
+            f"a workflow {name!r} runs already", f"see it: ckpt log {name}", Exit.USAGE
+        ) from None
+    except RPCError as err:
+        raise CliError(f"the server refuses to start it: {err.message}", "") from None
+
+
+async def outcome_of(engine: CheckpointEngine, handle: WorkflowHandle[Any, Any]) -> Outcome:
+    """Wait for an agent to end and return how; an answer too long for Temporal is looked up."""
+    from temporalio.client import WorkflowFailureError
+
+    try:
+        result = await handle.result()
+    except WorkflowFailureError as err:
+        return Outcome(error=_reason(err))
+    answer, checkpoint = result.answer, result.checkpoint
+    if answer is None:
+        answer = _last_text(await engine.get(checkpoint))
+    return Outcome(answer=answer, checkpoint=checkpoint)
+
+
+async def has_worker(client: Client, task_queue: str) -> bool:
+    """Return whether a worker has asked for workflow tasks lately."""
+    import time
+
+    from temporalio.api.enums.v1 import TaskQueueType
+    from temporalio.api.taskqueue.v1 import TaskQueue
+    from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+
+    answer = await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+    )
+    newest = max((p.last_access_time.ToSeconds() for p in answer.pollers), default=0)
+    return time.time() - newest < _RECENT_SECONDS
+
+
+def _reason(err: BaseException) -> str:
+    while err.__cause__ is not None or getattr(err, "cause", None) is not None:
+        err = getattr(err, "cause", None) or err.__cause__  # type: ignore[assignment]
+    return str(getattr(err, "message", None) or err)
+
+
+def _last_text(checkpoint: Any) -> str | None:
+    for message in reversed(checkpoint.messages):
+        parts = message.get("parts", []) if isinstance(message, dict) else []
+        texts = [p.get("content") for p in parts if p.get("part_kind") == "text"]
+        if texts:
+            return "\n\n".join(map(str, texts))
+    return None

@@ -1,0 +1,280 @@
+"""``list``, ``log``, ``show`` and ``tree``: look without changing anything."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..options import Address, Database, Home, Json, Namespace, settings_from
+from ..output import Output
+from ..running import run
+
+if TYPE_CHECKING:
+    from ckpt_engine import CheckpointEngine
+
+    from ...model import Thread
+    from ..opening import SessionRef
+
+__all__ = ["Format", "list_", "log", "show", "tree", "version"]
+
+Session = Annotated[
+    str | None, typer.Argument(help="Workflow id (or the start of it); the newest when absent.")
+]
+
+
+class Format(StrEnum):
+    """How a tree is written."""
+
+    TEXT = "text"
+    MERMAID = "mermaid"
+    DOT = "dot"
+    JSON = "json"
+
+
+def list_(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 20,
+    address: Address = None,
+    namespace: Namespace = None,
+    home: Home = None,
+    db: Database = None,
+    as_json: Json = False,
+) -> None:
+    """List the sessions, newest first, and how their workflows stand."""
+
+    async def work() -> None:
+        from ..opening import open_engine
+        from ..sessions import rows_of, statuses
+
+        settings, out = settings_from(home=home, database_url=db), Output(as_json)
+        async with open_engine(settings) as engine:
+            rows = await rows_of(engine, limit)
+        names = {row["workflow_id"] for row in rows if row["workflow_id"]}
+        found = await statuses(settings.home, address, namespace, names) if names else {}
+        for row in rows:
+            row["status"] = found.get(row["workflow_id"]) if found is not None else None
+        out.data(rows)
+        if not as_json:
+            _print_list(out, rows, found is not None)
+
+    run(work(), as_json=as_json)
+
+
+def log(
+    session: Session = None,
+    graph: Annotated[bool, typer.Option("--graph", help="Draw every thread.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show steps as they happen, until it ends.")
+    ] = False,
+    thread: Annotated[
+        str | None, typer.Option(help="A thread, by branch name or id; else the active one.")
+    ] = None,
+    trigger: Annotated[str | None, typer.Option(help="Only of this trigger.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only with this tag.")] = None,
+    before: Annotated[int | None, typer.Option(help="Only before this step.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 100,
+    address: Address = None,
+    namespace: Namespace = None,
+    home: Home = None,
+    db: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Show the checkpoints of a thread (or, as a graph, of the session), newest first."""
+
+    async def work() -> int:
+        from ..opening import find_session, open_engine
+
+        settings, out = settings_from(home=home, database_url=db), Output(as_json)
+        async with open_engine(settings) as engine:
+            if follow:
+                return await _follow(out, settings, engine, session, address, namespace)
+            found = await find_session(engine, session)
+            if graph:
+                await _print_graph(out, engine, found, limit)
+            else:
+                chosen = await _thread_of(engine, found, thread)
+                points = await engine.list_time_travel_points(
+                    chosen.id, limit=limit, before=before, trigger=_trigger(trigger), tag=tag
+                )
+                _print_log(out, found, chosen, points)
+            out.following(f"ckpt show {_example(await engine.get_thread(found.id))}")
+        return 0
+
+    run(work(), as_json=as_json)
+
+
+def show(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A checkpoint's id, or a session, which means its newest.")
+    ],
+    full: Annotated[bool, typer.Option("--full", help="Every message, no text cut.")] = False,
+    home: Home = None,
+    db: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Show a checkpoint whole: where it stands, state, conversation, result."""
+
+    async def work() -> None:
+        from ..describe import describe
+        from ..exports import checkpoint_json
+        from ..opening import open_engine
+        from ..sessions import find_checkpoint
+
+        settings, out = settings_from(home=home, database_url=db), Output(as_json)
+        async with open_engine(settings) as engine:
+            info = await find_checkpoint(engine, checkpoint)
+            whole = await engine.get(info.id)
+            thread = await engine.get_thread(whole.thread_id)
+        out.data(checkpoint_json(whole))
+        if not as_json:
+            out.lines(describe(whole, thread, everything=full))
+        short = whole.id[:7]
+        out.following(f'ckpt rewind {short} --say "…"', f"ckpt branch {short} --name other")
+
+    run(work(), as_json=as_json)
+
+
+def tree(
+    session: Session = None,
+    format_: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.TEXT,
+    home: Home = None,
+    db: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a session: its threads as lanes, where forks leave, which one goes on."""
+
+    async def work() -> None:
+        from ..exports import to_dot, to_mermaid, tree_json
+        from ..opening import find_session, open_engine
+        from ..render import draw_tree
+
+        settings = settings_from(home=home, database_url=db)
+        out = Output(as_json or format_ is Format.JSON)
+        async with open_engine(settings) as engine:
+            found = await find_session(engine, session)
+            whole = await engine.get_checkpoint_tree(found.id)
+        if out.as_json:
+            out.data(tree_json(whole))
+        elif format_ is Format.TEXT:
+            out.lines(draw_tree(whole, width=out.width))
+            out.say("★ goes on from here · ◆ head of another thread", "dim")
+            out.following(f"ckpt show {_example(found.root)}")
+        else:
+            print((to_mermaid if format_ is Format.MERMAID else to_dot)(whole), end="")
+
+    run(work(), as_json=as_json)
+
+
+def version(as_json: Json = False) -> None:
+    """Print the versions of ckpt-engine and of Temporal's SDK."""
+    from importlib.metadata import version as of
+
+    out = Output(as_json)
+    found = {name: of(name) for name in ("ckpt-engine", "temporalio")}
+    out.data(found)
+    if not as_json:
+        out.say("\n".join(f"{name} {number}" for name, number in found.items()))
+
+
+def _print_list(out: Output, rows: list[dict[str, Any]], asked: bool) -> None:
+    from ..render import clean
+
+    if not rows:
+        out.say("no sessions yet")
+        out.following("ckpt demo")
+        return
+    width = max(len(clean(row["workflow_id"] or row["session"])) for row in rows)
+    for row in rows:
+        name = clean(row["workflow_id"] or row["session"])
+        status = row["status"] or "-"
+        threads = f"{row['threads']} thread{'s' * (row['threads'] != 1)}"
+        out.say(
+            f"{name:<{width}}  {status:<10} {row['created_at'][:19].replace('T', ' ')}  "
+            f"{threads:<10} on {clean(row['active_branch'])}, step {row['step']}"
+        )
+    if not asked:
+        out.say("(no Temporal server answers, so no status is known)", "dim")
+    first = rows[0]["workflow_id"] or rows[0]["session"]
+    out.following(f"ckpt tree {first}", f"ckpt log {first}")
+
+
+def _print_log(out: Output, session: SessionRef, thread: Thread, points: list[Any]) -> None:
+    from ..exports import info_json
+    from ..render import short_ids, step_line
+
+    out.data([info_json(info) for info in points])
+    if out.as_json:
+        return
+    out.say(f"{session.name}, thread {thread.branch}, newest first", "dim")
+    short = short_ids(info.id for info in points)
+    for info in points:
+        line = step_line(info, "", short=short[info.id])
+        if out.width is not None:
+            line.truncate(out.width, overflow="ellipsis")
+        out.say(line)
+
+
+async def _print_graph(
+    out: Output, engine: CheckpointEngine, session: SessionRef, limit: int
+) -> None:
+    from ..exports import tree_json
+    from ..render import draw_tree
+
+    whole = await engine.get_checkpoint_tree(session.id)
+    out.data(tree_json(whole))
+    if not out.as_json:
+        lines = draw_tree(whole, width=out.width, newest_first=True)
+        out.lines(lines[:limit])
+        if len(lines) > limit:
+            out.say(f"… {len(lines) - limit} more lines; all with --limit {len(lines)}", "dim")
+
+
+async def _follow(
+    out: Output,
+    settings: Any,
+    engine: CheckpointEngine,
+    session: str | None,
+    address: str | None,
+    namespace: str | None,
+) -> int:
+    from ..opening import connect, find_session
+    from ..server.connection import choose
+    from .start import follow_agent
+
+    client = await connect(await choose(settings.home, address, namespace))
+    name = session
+    if session is None or await engine.find_run(session) is None:
+        name = (await find_session(engine, session)).name
+    assert name is not None
+    return await follow_agent(out, engine, client.get_workflow_handle(name))
+
+
+async def _thread_of(engine: CheckpointEngine, session: SessionRef, name: str | None) -> Thread:
+    if name is None:
+        return await engine.active_thread(session.id)
+    from ..errors import CliError, Exit
+
+    threads = await engine.list_threads(session.id)
+    for thread in threads:
+        if name in (thread.branch, thread.id):
+            return thread
+    known = ", ".join(thread.branch for thread in threads)
+    raise CliError(f"no thread {name!r}", f"the session has {known}", Exit.NOT_FOUND)
+
+
+def _trigger(name: str | None) -> Any:
+    from ...model import SnapshotTrigger
+    from ..errors import CliError, Exit
+
+    if name is None:
+        return None
+    try:
+        return SnapshotTrigger(name.lower())
+    except ValueError:
+        known = ", ".join(SnapshotTrigger)
+        raise CliError(f"no trigger {name!r}", f"there are {known}", Exit.USAGE) from None
+
+
+def _example(thread: Thread) -> str:
+    return thread.head[:7] if thread.head else "CHECKPOINT"

@@ -1,0 +1,189 @@
+"""``run`` and ``demo``: start an agent and follow it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...model import CheckpointInfo, Thread
+from ..options import (
+    Address,
+    Database,
+    Home,
+    Json,
+    Namespace,
+    Port,
+    TaskQueue,
+    TemporalCli,
+    UiPort,
+    settings_from,
+)
+from ..output import Output
+from ..running import run as run_work
+
+if TYPE_CHECKING:
+    from temporalio.client import WorkflowHandle
+
+    from ckpt_engine import CheckpointEngine
+
+    from ..settings import Settings
+
+__all__ = ["demo", "follow_agent", "run", "show_step"]
+
+
+def run(
+    question: Annotated[str, typer.Argument(help="What the agent is asked.")],
+    workflow_id: Annotated[
+        str | None, typer.Option("--id", help="Workflow id, the session's address.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Such as openai:gpt-5 or scripted.")] = None,
+    instructions: Annotated[str | None, typer.Option(help="System instructions.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="CSV or SQLite file for the shipped analyst.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="State, KEY=JSON or KEY=TEXT; repeatable.")
+    ] = None,
+    settings_: Annotated[
+        str | None,
+        typer.Option("--settings", help="Model settings, such as '{\"temperature\":0}'."),
+    ] = None,
+    max_steps: Annotated[int, typer.Option(min=1, help="Most steps it may take.")] = 50,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for it.")] = False,
+    task_queue: TaskQueue = None,
+    address: Address = None,
+    namespace: Namespace = None,
+    home: Home = None,
+    db: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Start an agent, show its steps as they happen, and print its answer."""
+
+    async def work() -> int:
+        from ckpt_agent.workflows.messages import AgentInput
+
+        from ..values import key_values, object_of
+
+        settings = settings_from(task_queue=task_queue, home=home, database_url=db)
+        state = key_values(set_ or [])
+        if data is not None:
+            state["data"] = str(_existing(data))
+        start = AgentInput(
+            question=question,
+            model=model,
+            instructions=instructions,
+            settings=object_of("--settings", settings_),
+            state=state,
+            max_steps=max_steps,
+        )
+        return await _run(Output(as_json), settings, start, workflow_id, detach, address, namespace)
+
+    run_work(work(), as_json=as_json)
+
+
+def demo(
+    home: Home = None,
+    db: Database = None,
+    task_queue: TaskQueue = None,
+    address: Address = None,
+    namespace: Namespace = None,
+    temporal_cli: TemporalCli = None,
+    port: Port = None,
+    ui_port: UiPort = None,
+    as_json: Json = False,
+) -> None:
+    """See it all at once: an agent at work, rewound and branched while it runs."""
+
+    async def work() -> int:
+        from ..demo import run_demo
+
+        settings = settings_from(
+            home=home,
+            database_url=db,
+            task_queue=task_queue,
+            temporal_cli=temporal_cli,
+            port=port,
+            ui_port=ui_port,
+        )
+        return await run_demo(Output(as_json), settings, address, namespace)
+
+    run_work(work(), as_json=as_json)
+
+
+def show_step(out: Output, info: CheckpointInfo, thread: Thread) -> None:
+    """Print the line of a new checkpoint."""
+    from ..render import step_line
+
+    line = step_line(info, thread.branch, short=info.id[:7])
+    if out.width is not None:
+        line.truncate(out.width, overflow="ellipsis")
+    out.say(line)
+
+
+async def _run(
+    out: Output,
+    settings: Settings,
+    start: Any,
+    workflow_id: str | None,
+    detach: bool,
+    address: str | None,
+    namespace: str | None,
+) -> int:
+    from ..agents import has_worker, start_agent
+    from ..opening import connect, open_engine
+    from ..server.connection import choose
+
+    connection = await choose(settings.home, address, namespace)
+    client = await connect(connection)
+    handle = await start_agent(client, start, workflow_id, settings.task_queue)
+    out.say(f"started {handle.id}")
+    if not await has_worker(client, settings.task_queue):
+        out.say(
+            f"no worker listens to the task queue {settings.task_queue} yet; "
+            "start one in another terminal: ckpt worker",
+            "yellow",
+        )
+    if detach:
+        out.data({"workflow_id": handle.id, "run_id": handle.first_execution_run_id})
+        out.following(f"ckpt log {handle.id} --follow")
+        return 0
+    async with open_engine(settings, create=True) as engine:
+        return await follow_agent(out, engine, handle)
+
+
+async def follow_agent(
+    out: Output, engine: CheckpointEngine, handle: WorkflowHandle[Any, Any]
+) -> int:
+    """Show an agent's steps until it ends, then its answer; return the exit code."""
+    from ..agents import Outcome, outcome_of
+    from ..follow import Follower
+
+    follower = Follower(engine, handle.id, lambda info, thread: show_step(out, info, thread))
+    outcome: Outcome = await follower.until(outcome_of(engine, handle))
+    out.say()
+    if outcome.error is None:
+        out.say(outcome.answer or "(no answer)")
+    else:
+        out.say(f"the agent failed: {outcome.error}", "red")
+    out.data(
+        {
+            "workflow_id": handle.id,
+            "ok": outcome.error is None,
+            "answer": outcome.answer,
+            "error": outcome.error,
+            "checkpoint": outcome.checkpoint,
+            "checkpoints": [info.id for info in follower.seen],
+        }
+    )
+    out.following(f"ckpt tree {handle.id}", f'ckpt rewind {handle.id} --back 1 --say "look again"')
+    return 0 if outcome.error is None else 1
+
+
+def _existing(data: Path) -> Path:
+    from ..errors import CliError, Exit
+
+    if not data.exists():
+        raise CliError(f"there is no file {data}", "", Exit.USAGE)
+    return data.resolve()

@@ -1,0 +1,47 @@
+"""The ``ckpt`` command: rewind and branch for durable AI agents."""
+
+from __future__ import annotations
+
+import typer
+
+from .commands import look, serve, start, travel
+
+__all__ = ["app", "main"]
+
+_HELP = """Rewind and branch for durable AI agents on Temporal.
+
+Checkpoints are named by id, as short as is unique (four digits or more); sessions by the id of
+their workflow, or the start of it; without one, the newest session is meant.
+"""
+
+_EPILOG = """Exit codes: 0 done · 1 the work failed · 2 the request is wrong · 3 no such session,
+checkpoint or tag · 4 no Temporal server · 5 no usable checkpoint database · 130 interrupted"""
+
+app = typer.Typer(
+    name="ckpt",
+    help=_HELP,
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_RUN, _LOOK, _TRAVEL = "Run", "Look", "Travel in time"
+
+app.command(rich_help_panel=_RUN)(start.demo)
+app.command(rich_help_panel=_RUN)(serve.up)
+app.command(rich_help_panel=_RUN)(serve.server)
+app.command(rich_help_panel=_RUN)(serve.worker)
+app.command(rich_help_panel=_RUN)(start.run)
+app.command("list", rich_help_panel=_LOOK)(look.list_)
+app.command(rich_help_panel=_LOOK)(look.log)
+app.command(rich_help_panel=_LOOK)(look.show)
+app.command(rich_help_panel=_LOOK)(look.tree)
+app.command(rich_help_panel=_LOOK)(look.version)
+app.command(rich_help_panel=_TRAVEL)(travel.rewind)
+app.command(rich_help_panel=_TRAVEL)(travel.branch)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

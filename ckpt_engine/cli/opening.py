@@ -1,0 +1,141 @@
+"""Open what a command needs: the checkpoints, a client, a session by any of its names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ThreadNotFound
+from ..model import Thread, WorkflowRun
+from .errors import CliError, Exit
+from .server.connection import CONNECT_SECONDS, Connection
+
+if TYPE_CHECKING:
+    from temporalio.client import Client
+
+    from ckpt_engine import CheckpointEngine
+
+    from .settings import Settings
+
+__all__ = ["SessionRef", "connect", "database_path", "find_session", "open_engine"]
+
+
+@dataclass(frozen=True)
+class SessionRef:
+    """A session.
+
+    Attributes:
+        id: Its id.
+        root: Its root thread.
+        run: The workflow of its root thread, which is its address; ``None`` without one.
+    """
+
+    id: str
+    root: Thread
+    run: WorkflowRun | None
+
+    @property
+    def name(self) -> str:
+        """What to call it on the command line: its workflow id."""
+        return self.run.workflow_id if self.run else self.id
+
+
+@contextlib.asynccontextmanager
+async def open_engine(
+    settings: Settings, *, create: bool = False
+) -> AsyncIterator[CheckpointEngine]:
+    """Open the checkpoints; close them when the block is left.
+
+    Args:
+        settings: Where they are.
+        create: Make a new database where there is none.
+
+    Raises:
+        CliError: There is none.
+    """
+    from ckpt_engine import create_checkpoint_engine
+
+    path = database_path(settings.engine_url)
+    if path is not None and create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif path is not None and not path.exists():
+        raise CliError(
+            f"there is no checkpoint database {path}",
+            "run an agent first (`ckpt demo`), or name another with --db or CKPT_DATABASE_URL",
+            Exit.NO_DATABASE,
+        )
+    async with await create_checkpoint_engine(settings.engine_url) as engine:
+        yield engine
+
+
+def database_path(url: str) -> Path | None:
+    """Return the file of a SQLite URL (or bare path); ``None`` for any other database."""
+    if url.startswith("sqlite:///"):
+        return Path(url.removeprefix("sqlite:///")).expanduser()
+    return None if ":" in url else Path(url).expanduser()
+
+
+async def connect(connection: Connection, **more: Any) -> Client:
+    """Return a client of a server.
+
+    Args:
+        connection: The server.
+        more: Further arguments of ``Client.connect``, such as ``plugins``.
+
+    Raises:
+        CliError: It does not answer.
+    """
+    from temporalio.client import Client
+    from temporalio.contrib.pydantic import pydantic_data_converter
+    from temporalio.service import RPCError
+
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await Client.connect(
+                **connection.config, data_converter=pydantic_data_converter, **more
+            )
+    except (RuntimeError, TimeoutError, OSError, ValueError, RPCError) as err:
+        reason = str(err).splitlines()[0][:200] if str(err) else "it took too long"
+        raise CliError(
+            f"no Temporal server answers at {connection.address} ({connection.source}): {reason}",
+            "start one with `ckpt up`, or correct the address",
+            Exit.NO_SERVER,
+        ) from None
+
+
+async def find_session(engine: CheckpointEngine, name: str | None) -> SessionRef:
+    """Return the session that a workflow id, the start of one, or a thread id names.
+
+    Args:
+        engine: The checkpoints.
+        name: What was given; the newest session when absent.
+
+    Raises:
+        CliError: None, or several.
+    """
+    if name is None:
+        newest = await engine.list_sessions(limit=1)
+        if not newest:
+            raise CliError("there are no sessions yet", "start one: ckpt demo", Exit.NOT_FOUND)
+        return await _reference(engine, newest[0].session_id)
+    if found := await engine.find_run(name):
+        return await _reference(engine, found[0].session_id)
+    with contextlib.suppress(ThreadNotFound):
+        return await _reference(engine, (await engine.get_thread(name)).session_id)
+    sessions = [await _reference(engine, t.id) for t in await engine.list_sessions(limit=1000)]
+    alike = [s for s in sessions if s.name.startswith(name) or s.id.startswith(name)]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        names = ", ".join(s.name for s in alike[:5])
+        raise CliError(f"{name!r} is the start of several sessions: {names}", "", Exit.USAGE)
+    raise CliError(f"no session {name!r}", "see what there is: ckpt list", Exit.NOT_FOUND)
+
+
+async def _reference(engine: CheckpointEngine, session_id: str) -> SessionRef:
+    root = await engine.get_thread(session_id)
+    return SessionRef(session_id, root, (await engine.runs(session_id)).get(root.id))
