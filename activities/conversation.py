@@ -41,6 +41,7 @@ __all__ = [
     "user_message",
 ]
 
+_ALWAYS = {"parts", "content"}  # a tool may well return nothing
 NOT_RUN = "This call was not run. Call the tool again if its result is still needed."
 
 
@@ -208,7 +209,7 @@ def _from_role(number: int, message: Mapping[str, Any]) -> ModelMessage:
 
 
 def _without_empty(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in value.items() if v is not None and (v != [] or k == "parts")}
+    return {k: v for k, v in value.items() if k in _ALWAYS or (v is not None and v != [])}
 
 
 def said_by_people(messages: Iterable[ModelMessage]) -> Iterator[str]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pydantic_ai.exceptions import ToolFailed
+from pydantic_ai.exceptions import ModelRetry, ToolFailed
 
 from .csv_import import import_csv
 
-__all__ = ["MOST_SECONDS", "only_reading", "open_data", "shipped_files"]
+__all__ = ["only_reading", "open_data", "shipped_files"]
 
-MOST_SECONDS = 20.0  # of one statement
+_SECONDS = 20.0  # of one statement
 _STEPS = 100_000  # of SQLite's machine between two looks at the clock
 _CELL_BYTES = 1_000_000
 _MAGIC = b"SQLite format 3\x00"
@@ -41,6 +41,7 @@ def open_data(state: Mapping[str, Any]) -> Iterator[sqlite3.Connection]:
 
     Raises:
         ToolFailed: There is no such data, or it cannot be read; for the model to read.
+        ModelRetry: The database refused a statement in the ``with`` block; likewise.
     """
     try:
         file, private = _database(state.get("data"))
@@ -48,7 +49,10 @@ def open_data(state: Mapping[str, Any]) -> Iterator[sqlite3.Connection]:
     except (OSError, ValueError, sqlite3.Error) as err:
         raise ToolFailed(f"the data cannot be opened: {err}") from err
     with closing(db):
-        yield db
+        try:
+            yield db
+        except (sqlite3.Error, sqlite3.Warning) as err:
+            raise ModelRetry(_refusal(err)) from err
 
 
 def only_reading(db: sqlite3.Connection) -> None:
@@ -98,12 +102,18 @@ def _connect(file: Path, private: bool) -> sqlite3.Connection:
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # is it a database at all?
         db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _CELL_BYTES)
-        deadline = time.monotonic() + MOST_SECONDS
+        deadline = time.monotonic() + _SECONDS
         db.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
     except sqlite3.Error:
         db.close()
         raise
     return db
+
+
+def _refusal(err: sqlite3.Error | sqlite3.Warning) -> str:
+    if getattr(err, "sqlite_errorname", None) == "SQLITE_INTERRUPT":
+        return f"This took longer than {_SECONDS:g} seconds and was stopped."
+    return f"The database (read-only) refused this: {err}"
 
 
 def _authorise(action: int, *_: str | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from .wording import match_name, names_value
 __all__ = ["Column", "Table", "best_table", "quote"]
 
 _FEW = 60
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Column:
         """What can be done with it: averaged, cut into years, or compared."""
         if isinstance(self.low, int | float) and isinstance(self.high, int | float):
             return "number"
-        if "DATE" in self.type.upper() or "TIME" in self.type.upper() or _iso(self.low):
+        if _iso(self.low) and _iso(self.high):
             return "date"
         return "text"
 
@@ -79,4 +81,4 @@ def quote(name: str) -> str:
 
 
 def _iso(value: Any) -> bool:
-    return isinstance(value, str) and len(value) >= 10 and value[4:5] == "-" and value[7:8] == "-"
+    return isinstance(value, str) and _DATE.match(value) is not None

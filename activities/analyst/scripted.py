@@ -60,7 +60,7 @@ async def _respond(messages: list[ModelMessage], info: AgentInfo) -> ModelRespon
 class _Seen:
     """What the tools have answered so far in a conversation."""
 
-    tables: list[Table] = field(default_factory=list)
+    tables: list[Table] | None = None
     described: dict[str, Table] = field(default_factory=dict)
     results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class _Seen:
                 Column(c["column"], c["type"], c["distinct"], c["min"], c["max"])
                 for c in content["columns"]
             )
-            listed = next((t for t in self.tables if t.name == content["table"]), None)
+            listed = next((t for t in self.tables or () if t.name == content["table"]), None)
             self.described[key] = Table(key, listed.rows if listed else 0, columns)
         elif isinstance(content, Mapping):
             self.results[key] = content
@@ -108,7 +108,7 @@ def _next(
     words = words_of(" ".join([question, *later]))
     if "list_tables" in seen.failed:
         return _says(f"I cannot look at the data: {seen.failed['list_tables']}")
-    if not seen.tables:
+    if seen.tables is None:
         return _calls(f"{HELLO} First I look which tables there are.", [("list_tables", {})])
     chosen = _candidates(seen.tables, words)
     if unseen := [t for t in chosen if t.name not in seen.described and t.name not in seen.failed]:

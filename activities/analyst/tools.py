@@ -9,11 +9,12 @@ from typing import Any
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ModelRetry
 
-from .data import MOST_SECONDS, only_reading, open_data
+from .data import only_reading, open_data
 
 __all__ = ["describe", "list_tables", "run_sql"]
 
 MOST_ROWS = 200
+MOST_CHARACTERS = 2000  # of one cell
 _Agent = RunContext[Mapping[str, Any]]
 
 
@@ -58,22 +59,16 @@ def run_sql(ctx: _Agent, sql: str, max_rows: int = 50) -> dict[str, Any]:
     limit = max(1, min(max_rows, MOST_ROWS))
     with open_data(ctx.deps) as db:
         only_reading(db)
-        try:
-            cursor = db.execute(sql)
-            rows = cursor.fetchmany(limit + 1)
-        except (sqlite3.Error, sqlite3.Warning) as err:
-            raise ModelRetry(_refusal(err)) from err
+        cursor = db.execute(sql)
+        rows = cursor.fetchmany(limit + 1)
         names = [column[0] for column in cursor.description or ()]
-    result: dict[str, Any] = {"columns": names, "rows": [list(row) for row in rows[:limit]]}
+    result: dict[str, Any] = {
+        "columns": names,
+        "rows": [[_shown(v) for v in row] for row in rows[:limit]],
+    }
     if len(rows) > limit:
         result["note"] = f"Only the first {limit} rows; there are more."
     return result
-
-
-def _refusal(err: sqlite3.Error | sqlite3.Warning) -> str:
-    if getattr(err, "sqlite_errorname", None) == "SQLITE_INTERRUPT":
-        return f"This took longer than {MOST_SECONDS:g} seconds and was stopped."
-    return f"The database (read-only) refused this: {err}"
 
 
 def _tables(db: sqlite3.Connection) -> list[str]:
@@ -106,7 +101,11 @@ def _describe(db: sqlite3.Connection, table: str, column: str, kind: str) -> dic
 
 
 def _shown(value: Any) -> Any:
-    return f"{len(value)} bytes" if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+        return f"{value[:MOST_CHARACTERS]}… ({len(value)} characters)"
+    return value
 
 
 def _quote(name: str) -> str:

@@ -74,6 +74,8 @@ def shape(messages: list[ModelMessage]) -> list[list[str]]:
         ModelResponse(parts=[ToolCallPart("t", {"none": None, "list": []}, "a")]),
         ModelResponse(parts=[ThinkingPart("hm", signature="s"), TextPart("yes")]),
         returned("a", {"rows": [[None, 1.5, "x"]], "note": None, "empty": []}),
+        returned("a", None),
+        returned("a", []),
         ModelRequest(parts=[ToolReturnPart("t", "no such tool", "a", outcome="retried")]),
         ModelRequest(parts=[SystemPromptPart("be brief"), UserPromptPart("now")]),
     ],

@@ -214,10 +214,17 @@ def test_rows_that_were_left_out_are_mentioned(csv_file: Callable[..., Path]) ->
     assert "note" not in run_sql(ctx(path), "SELECT n FROM sales LIMIT 50")
 
 
+def test_long_texts_are_cut_and_say_so(csv_file: Callable[..., Path]) -> None:
+    path = csv_file("note\n" + "x" * 5000 + "\n")
+    ((text,),) = rows(ctx(path), "SELECT note FROM sales")
+    assert len(text) < 2100
+    assert text.endswith("(5000 characters)")
+
+
 def test_a_statement_that_never_ends_is_interrupted(
     csv_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "MOST_SECONDS", 0.2)
+    monkeypatch.setattr(data, "_SECONDS", 0.2)
     endless = "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t) SELECT max(a) FROM t"
     with pytest.raises(ModelRetry, match="longer than"):
         run_sql(ctx(csv_file("n\n1\n")), endless)

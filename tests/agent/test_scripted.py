@@ -14,6 +14,8 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic_ai.messages import ToolReturnPart
 
 from ckpt_agent.activities.analyst import DEFAULT_QUESTION, INSTRUCTIONS, SCRIPTED, analyst
@@ -364,6 +366,42 @@ async def test_data_that_is_not_there_is_told(tmp_path: Path) -> None:
     text = await answer(DEFAULT_QUESTION, data=tmp_path / "missing.csv")
     assert "I cannot look at the data" in text
     assert "missing.csv" in text
+
+
+async def test_an_empty_database_is_told(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "empty.db")) as db:
+        db.execute("PRAGMA user_version = 1")  # writes the file's header
+    text = await answer(DEFAULT_QUESTION, data=tmp_path / "empty.db")
+    assert "There is: no table" in text
+
+
+async def test_odd_names_and_values_do_no_harm(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "odd.db")) as db:
+        db.execute('CREATE TABLE "it\'s ""odd""" ("the ""sum""" REAL, kind, day DATE, none DATE)')
+        for row in [(1.5, "o'ne", "2024-01-01"), (2.5, 't"wo', "Jan 5"), (None, None, None)]:
+            db.execute('INSERT INTO "it\'s ""odd""" VALUES (?, ?, ?, NULL)', row)
+        db.commit()
+    text = await answer("What is the average sum by kind in 2024?", data=tmp_path / "odd.db")
+    assert "(empty) None, o'ne 1.50 and t\"wo 2.50" in text
+
+
+_VOCABULARY = [
+    *("what", "which", "how many", "average", "total", "highest", "lowest", "top", "bottom", "3"),
+    *("by", "per", "each", "of", "the", "in", "only", "not", "except", "since", "before", "and"),
+    *("between", "2014", "2012", "30", "above", "below", "at least", "year", "month", "days"),
+    *("july", "wind", "temp_max", "temperature", "precipitation", "weather", "rain", "sunny"),
+    *("stock", "price", "MSFT", "source", "generation", "rows", "instead of", "?", "'", '"', "%"),
+]
+
+
+@given(st.lists(st.sampled_from(_VOCABULARY), max_size=14))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+async def test_whatever_is_asked_there_is_an_answer(words: list[str]) -> None:
+    text = await answer(" ".join(words))
+    assert text.endswith(MARK)
+    assert "failed" not in text
 
 
 async def test_a_failed_query_is_told() -> None:
