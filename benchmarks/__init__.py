@@ -1,0 +1,1 @@
+"""The promised figures, measured side by side with peers in one run."""

@@ -1,0 +1,51 @@
+"""Figure 5: branches, and dropping half of a long thread."""
+
+from __future__ import annotations
+
+from ckpt_engine import CheckpointEngine
+from ckpt_engine.retention import KEEP_MILESTONES
+
+from .common import Bench, Clock, Figure, engine_in, steps
+
+
+async def run(bench: Bench) -> list[Figure]:
+    """Branch from a short and from a long thread in turns; then collect half of the long one."""
+    short, long = bench.size(50, 20), bench.size(5000, 500)
+    from_short, from_long, snapshot = Clock(), Clock(), Clock()
+    async with engine_in(bench.folder) as engine:
+        tips = {}
+        for name, count in (("short", short), ("long", long)):
+            bench.advance(f"branches: filling a thread of {count} steps")
+            tips[name] = await _fill(engine, name, count, snapshot)
+        for number in range(bench.size(200, 50)):
+            await from_short.time(engine.branch(tips["short"], f"b{number}"))
+            await from_long.time(engine.branch(tips["long"], f"b{number}"))
+    snapshot = Clock()
+    async with engine_in(bench.folder) as engine:
+        bench.advance("branches: dropping half and collecting")
+        await _fill(engine, "long", long, snapshot)
+        collecting = Clock()
+        report = await collecting.time(engine.collect(KEEP_MILESTONES(long // 2), thread_id="long"))
+        assert len(report.dropped) == long - long // 2
+    ratio = from_long.median / from_short.median
+    return [
+        Figure(
+            f"branch p50, after {long:,} steps / after {short:,}",
+            1.25,
+            ratio,
+            note=f"{from_long.ms} / {from_short.ms}",
+        ),
+        Figure(
+            f"drop half of {long:,} and collect / one snapshot",
+            50,
+            collecting.median / snapshot.median,
+            note=f"{collecting.ms} / {snapshot.ms}",
+        ),
+    ]
+
+
+async def _fill(engine: CheckpointEngine, thread: str, count: int, clock: Clock) -> str:
+    checkpoint_id = ""
+    for step in steps(count, 3000):
+        checkpoint_id = str(await clock.time(engine.snapshot(thread, **step)))
+    return checkpoint_id
