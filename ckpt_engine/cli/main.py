@@ -8,14 +8,15 @@ from .commands import look, serve, start, travel
 
 __all__ = ["app", "main"]
 
-_HELP = """Rewind and branch for durable AI agents on Temporal.
-
-Checkpoints are named by id, as short as is unique (four digits or more); sessions by the id of
-their workflow, or the start of it; without one, the newest session is meant.
-"""
-
-_EPILOG = """Exit codes: 0 done · 1 the work failed · 2 the request is wrong · 3 no such session,
-checkpoint or tag · 4 no Temporal server · 5 no usable checkpoint database · 130 interrupted"""
+_HELP = (
+    "Rewind and branch for durable AI agents on Temporal.\n\n"
+    "Checkpoints are named by id, as short as is unique (four digits or more); sessions by the id "
+    "of their workflow, or the start of it; without one, the newest session is meant."
+)
+_EPILOG = (
+    "Exit codes: 0 done · 1 the work failed · 2 the request is wrong · 3 no such session, "
+    "checkpoint or tag · 4 no Temporal server · 5 no usable checkpoint database · 130 interrupted"
+)
 
 app = typer.Typer(
     name="ckpt",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["Output"]
+__all__ = ["Output", "callable_as"]
 
 
 class Output:
@@ -46,13 +49,24 @@ class Output:
     def following(self, *commands: str) -> None:
         """Name the next command."""
         for number, command in enumerate(commands):
-            self.say(f"{'next: ' if number == 0 else '      '}{command}", "dim")
+            self.say(f"{'next: ' if number == 0 else '      '}{callable_as(command)}", "dim")
 
     def data(self, value: Any) -> None:
         """Print the JSON document, if that is wanted."""
         if self.as_json:
             json.dump(value, sys.stdout, ensure_ascii=False, indent=2, default=_as_text)
             print(flush=True)
+
+
+def callable_as(command: str) -> str:
+    """Return a ``ckpt …`` command as it can be typed here: with a path where PATH has no ckpt."""
+    name, _, rest = command.partition(" ")
+    if name != "ckpt" or shutil.which("ckpt"):
+        return command
+    own = Path(sys.argv[0])
+    with contextlib.suppress(ValueError):
+        own = own.absolute().relative_to(Path.cwd())
+    return f"{own} {rest}"
 
 
 def _as_text(value: Any) -> Any:

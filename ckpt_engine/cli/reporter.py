@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Protocol, TextIO
+from typing import IO, Protocol
 
 __all__ = ["Reporter", "Silent", "TextReporter"]
 
@@ -37,7 +37,7 @@ class TextReporter:
         every: Without a terminal, seconds between two progress lines.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, every: float = 10.0) -> None:
+    def __init__(self, stream: IO[str] | None = None, *, every: float = 10.0) -> None:
         self._stream = stream or sys.stderr
         self._every = every
         self._width = 0

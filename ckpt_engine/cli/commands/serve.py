@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ from ..output import Output
 from ..running import run
 
 if TYPE_CHECKING:
+    from temporalio.envconfig import ClientConnectConfig
     from temporalio.worker import Worker
 
     from ..reporter import Reporter
@@ -213,10 +214,10 @@ async def until_one_ends(running: asyncio.Task[None] | None, served: Served | No
     """
     from ..errors import CliError, Exit
 
-    waits: list[asyncio.Future[object]] = [] if running is None else [running]
     ended = asyncio.ensure_future(served.process.wait()) if served is not None else None
+    waits: list[asyncio.Future[Any]] = [w for w in (running, ended) if w is not None]
     try:
-        await asyncio.wait([*waits, ended] if ended else waits, return_when="FIRST_COMPLETED")
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         if ended is not None and ended.done():
             raise CliError("the Temporal server ended", "see server.log", Exit.NO_SERVER)
         if running is not None:
@@ -230,8 +231,11 @@ async def _run(worker: Worker) -> None:
     await worker.run()
 
 
-def _config(address: str, namespace: str | None) -> dict[str, str]:
-    return {"target_host": address, **({"namespace": namespace} if namespace else {})}
+def _config(address: str, namespace: str | None) -> ClientConnectConfig:
+    config: ClientConnectConfig = {"target_host": address}
+    if namespace:
+        config["namespace"] = namespace
+    return config
 
 
 def _say_ready(out: Output, settings: Settings, connection: Connection) -> None:
