@@ -1,0 +1,141 @@
+"""Rewind and branch for durable AI agents.
+
+The names below are the public ones. Those that need more than the standard library are loaded when
+they are first used, so that importing this package loads no database driver.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    CheckpointError,
+    CheckpointNotFound,
+    Conflict,
+    Corrupted,
+    Damaged,
+    EngineClosed,
+    Erased,
+    IdReused,
+    InvalidRequest,
+    MergeConflictError,
+    NameTaken,
+    NotInSession,
+    Retryable,
+    SchemaMismatch,
+    StoreBusy,
+    StoreUnavailable,
+    ThreadNotFound,
+    TooLarge,
+    Unstorable,
+)
+from .model import (
+    Checkpoint,
+    CheckpointDiff,
+    CheckpointInfo,
+    CheckpointTree,
+    CollectReport,
+    CommittedStep,
+    ForgetReport,
+    HeadMove,
+    JoinedContent,
+    KeyChange,
+    MergeResult,
+    OptimizeReport,
+    Problem,
+    SnapshotConfig,
+    SnapshotTrigger,
+    StepCommit,
+    Thread,
+    TimeTravelResult,
+    TreeEdge,
+    TreeNode,
+    VerifyReport,
+    WorkflowRun,
+    new_checkpoint_id,
+)
+
+if TYPE_CHECKING:
+    from .engine import CheckpointEngine
+    from .merge import MISSING, MergeConflict
+    from .quickstart import create_checkpoint_engine
+    from .retention import KEEP_AGE, KEEP_ALL, KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
+
+__all__ = [
+    "KEEP_AGE",
+    "KEEP_ALL",
+    "KEEP_LAST_N",
+    "KEEP_MILESTONES",
+    "MISSING",
+    "Checkpoint",
+    "CheckpointDiff",
+    "CheckpointEngine",
+    "CheckpointError",
+    "CheckpointInfo",
+    "CheckpointNotFound",
+    "CheckpointTree",
+    "CollectReport",
+    "CommittedStep",
+    "Conflict",
+    "Corrupted",
+    "Damaged",
+    "EngineClosed",
+    "Erased",
+    "ForgetReport",
+    "HeadMove",
+    "IdReused",
+    "InvalidRequest",
+    "JoinedContent",
+    "KeyChange",
+    "MergeConflict",
+    "MergeConflictError",
+    "MergeResult",
+    "NameTaken",
+    "NotInSession",
+    "OptimizeReport",
+    "Problem",
+    "RetentionPolicy",
+    "Retryable",
+    "SchemaMismatch",
+    "SnapshotConfig",
+    "SnapshotTrigger",
+    "StepCommit",
+    "StoreBusy",
+    "StoreUnavailable",
+    "Thread",
+    "ThreadNotFound",
+    "TimeTravelResult",
+    "TooLarge",
+    "TreeEdge",
+    "TreeNode",
+    "Unstorable",
+    "VerifyReport",
+    "WorkflowRun",
+    "create_checkpoint_engine",
+    "new_checkpoint_id",
+]
+
+_LAZY = {
+    "KEEP_AGE": "retention",
+    "KEEP_ALL": "retention",
+    "KEEP_LAST_N": "retention",
+    "KEEP_MILESTONES": "retention",
+    "MISSING": "merge",
+    "CheckpointEngine": "engine",
+    "MergeConflict": "merge",
+    "RetentionPolicy": "retention",
+    "create_checkpoint_engine": "quickstart",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

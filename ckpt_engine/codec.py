@@ -1,0 +1,401 @@
+"""Values <-> bytes: what can be stored, how it is packed, compressed and digested.
+
+A value is packed as msgpack. Any JSON value, ``bytes`` and pydantic models (as their JSON form) can
+be stored; tuples become lists. Whole numbers of any size, NaN and the infinities, and strings with
+lone surrogates come back as they were. Everything else is refused with the path to it, and so is
+nesting deeper than :data:`MAX_DEPTH`.
+
+A string or bytes of :data:`BLOB_MIN` bytes or more is kept apart under its digest, so that it is
+stored once however many checkpoints hold it.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import zstandard
+
+from .errors import Corrupted, TooLarge, Unstorable
+
+__all__ = [
+    "BLOB_MIN",
+    "EMPTY_CHAIN",
+    "FORMAT",
+    "LOG_PLACE",
+    "MAX_BLOB",
+    "MAX_DEPTH",
+    "Blobs",
+    "chain_over",
+    "check_size",
+    "compress",
+    "compress_against",
+    "decompress",
+    "decompress_against",
+    "digest_of",
+    "join_array",
+    "join_map",
+    "pack",
+    "references",
+    "split_array",
+    "split_map",
+    "unpack",
+    "value_blob",
+]
+
+FORMAT = 1
+"""Version of the packed form; rows carry it, and older versions stay readable."""
+
+MAX_DEPTH = 256
+"""Deepest nesting of lists and objects that is accepted."""
+
+BLOB_MIN = 4096
+"""Strings and bytes of at least this many characters are stored once, under their digest."""
+
+MAX_BLOB = 900_000_000
+"""Largest single string or bytes, in bytes; SQLite ends at a thousand million."""
+
+EMPTY_CHAIN = bytes(16)
+"""Digest chain of an empty log."""
+
+Blobs = dict[bytes, bytes]
+"""Digest -> content of the values that are stored apart."""
+
+_INT, _SURROGATE, _TEXT_BLOB, _BYTES_BLOB, _LOG, _VALUE_BLOB = 1, 2, 3, 4, 5, 6
+_Ext = msgspec.msgpack.Ext
+_encode = msgspec.msgpack.Encoder().encode
+LOG_PLACE = _encode(_Ext(_LOG, b""))
+"""Stands in a packed state for a list that is kept as a log."""
+_raw_list = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_raw_map = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+
+
+class _RefusedError(Exception):
+    """A value that cannot be stored; gathers the path on its way up."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.path: list[str] = []
+
+
+def pack(value: Any, blobs: Blobs, where: str = "value") -> bytes:
+    """Return ``value`` packed; large strings and bytes go into ``blobs`` under their digest.
+
+    Args:
+        value: Any JSON value, bytes or pydantic model, or a list or object of them.
+        blobs: Receives digest -> content of what is stored apart.
+        where: What the value is called in an error message.
+
+    Raises:
+        Unstorable: Some part of it cannot be stored; the message gives the path.
+    """
+    try:
+        clean = _clean(value, 0, blobs, strict=False)
+        try:
+            return _encode(clean)
+        except UnicodeEncodeError:
+            return _encode(_clean(value, 0, blobs, strict=True))
+    except _RefusedError as refused:
+        path = where + "".join(reversed(refused.path))
+        raise Unstorable(f"{path}: {refused.why}") from None
+
+
+def unpack(packed: bytes | memoryview, blobs: Mapping[bytes, bytes]) -> Any:
+    """Return the value, made anew.
+
+    Raises:
+        KeyError: A digest that ``blobs`` lacks; the error's first argument is the digest.
+        Corrupted: The bytes are not a packed value.
+    """
+    return _decode(packed, blobs)
+
+
+def _decode(packed: bytes | memoryview, blobs: Mapping[bytes, bytes]) -> Any:
+    def hook(code: int, data: memoryview) -> Any:
+        if code == _TEXT_BLOB:
+            return blobs[bytes(data)].decode("utf-8", "surrogatepass")
+        if code == _BYTES_BLOB:
+            return blobs[bytes(data)]
+        if code == _INT:
+            return int.from_bytes(data, "big", signed=True)
+        if code == _SURROGATE:
+            return bytes(data).decode("utf-8", "surrogatepass")
+        if code == _VALUE_BLOB:
+            return _decode(blobs[bytes(data)], blobs)
+        raise Corrupted(f"a stored value has the unknown type code {code}")
+
+    try:
+        return msgspec.msgpack.decode(packed, ext_hook=hook)
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+        raise Corrupted(f"a stored value cannot be read: {err}") from err
+
+
+def _clean(value: Any, depth: int, blobs: Blobs, *, strict: bool) -> Any:
+    """Return what msgpack can carry for ``value``; the same object where nothing changes."""
+    kind = type(value)
+    if kind is str:
+        return _clean_text(value, blobs, strict=strict)
+    if kind is dict or kind is list:
+        if depth >= MAX_DEPTH:
+            raise _RefusedError(f"nested deeper than {MAX_DEPTH} levels (or it contains itself)")
+        if kind is dict:
+            return _clean_object(value, depth + 1, blobs, strict=strict)
+        return _clean_array(value, depth + 1, blobs, strict=strict)
+    if value is None or kind is bool or kind is float:
+        return value
+    if kind is int:
+        return value if -(2**63) <= value < 2**64 else _big_int(value)
+    if kind is bytes:
+        return _blob(_BYTES_BLOB, value, blobs) if len(value) >= BLOB_MIN else value
+    return _clean(_plain(value), depth, blobs, strict=strict)
+
+
+def _plain(value: Any) -> Any:
+    """Return the JSON form of a value of another type than JSON's own."""
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, tuple):
+        return list(value)
+    for base in (str, int, float, dict, list, bytes):
+        if isinstance(value, base):
+            plain: Any = base.__str__(value) if base is str else base(value)
+            return str(plain) if type(plain) is not base else plain
+    dump = getattr(value, "model_dump", None)
+    if callable(dump) and not isinstance(value, type):
+        return dump(mode="json")
+    raise _RefusedError(
+        f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored; "
+        "give a JSON value, bytes or a pydantic model"
+    )
+
+
+def _clean_object(value: dict[Any, Any], depth: int, blobs: Blobs, *, strict: bool) -> Any:
+    changed: dict[str, Any] = {}
+    for key, item in value.items():
+        try:
+            if type(key) is not str:
+                if not isinstance(key, str):
+                    raise _RefusedError(f"the key {key!r} is not a string")
+                changed[key] = item  # a subclass of str: rebuild below with plain keys
+            if strict and not _encodable(key):
+                raise _RefusedError("a key with a lone surrogate cannot be stored")
+            new = _clean(item, depth, blobs, strict=strict)
+        except _RefusedError as refused:
+            refused.path.append(f"[{key!r}]")
+            raise
+        if new is not item:
+            changed[key] = new
+    if not changed:
+        return value
+    return {str.__str__(key): changed.get(key, item) for key, item in value.items()}
+
+
+def _clean_array(value: list[Any], depth: int, blobs: Blobs, *, strict: bool) -> Any:
+    out: list[Any] | None = None
+    for index, item in enumerate(value):
+        try:
+            new = _clean(item, depth, blobs, strict=strict)
+        except _RefusedError as refused:
+            refused.path.append(f"[{index}]")
+            raise
+        if new is not item and out is None:
+            out = value[:index]
+        if out is not None:
+            out.append(new)
+    return value if out is None else out
+
+
+def _clean_text(value: str, blobs: Blobs, *, strict: bool) -> Any:
+    if len(value) >= BLOB_MIN:
+        return _blob(_TEXT_BLOB, value.encode("utf-8", "surrogatepass"), blobs)
+    if strict and not _encodable(value):
+        return _Ext(_SURROGATE, value.encode("utf-8", "surrogatepass"))
+    return value
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _big_int(value: int) -> Any:
+    return _Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def _blob(code: int, content: bytes, blobs: Blobs) -> Any:
+    if len(content) > MAX_BLOB:
+        raise _RefusedError(f"{len(content):,} bytes in one value; at most {MAX_BLOB:,} fit")
+    digest = digest_of(content)
+    blobs[digest] = content
+    return _Ext(code, digest)
+
+
+def value_blob(packed: bytes, blobs: Blobs) -> bytes:
+    """Return a packed reference to the packed value ``packed``, which goes into ``blobs``."""
+    digest = digest_of(packed)
+    blobs[digest] = packed
+    return _encode(_Ext(_VALUE_BLOB, digest))
+
+
+def references(packed: bytes | memoryview) -> set[bytes]:
+    """Return the digests of the blobs that a packed value names."""
+    found: set[bytes] = set()
+
+    def hook(code: int, data: memoryview) -> Any:
+        if code in (_TEXT_BLOB, _BYTES_BLOB, _VALUE_BLOB):
+            found.add(bytes(data))
+        return None
+
+    try:
+        msgspec.msgpack.decode(packed, ext_hook=hook)
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+        raise Corrupted(f"a stored value cannot be read: {err}") from err
+    return found
+
+
+def digest_of(*parts: bytes) -> bytes:
+    """Return the 16-byte blake2b digest of the parts, one after the other."""
+    state = blake2b(digest_size=16)
+    for part in parts:
+        state.update(part)
+    return state.digest()
+
+
+def chain_over(chain: bytes, items: Iterable[bytes | memoryview]) -> bytes:
+    """Return the digest chain of a log whose chain is ``chain`` after ``items`` are appended."""
+    for item in items:
+        chain = blake2b(item, digest_size=16, key=chain).digest()
+    return chain
+
+
+def join_array(items: Sequence[bytes | memoryview]) -> bytes:
+    """Return packed items as one packed list."""
+    return _header(len(items), 0x90, 0xDC) + b"".join(items)
+
+
+def join_map(items: Mapping[str, bytes]) -> bytes:
+    """Return packed values by key as one packed object."""
+    parts = [_header(len(items), 0x80, 0xDE)]
+    for key, value in items.items():
+        parts.append(_encode(key))
+        parts.append(value)
+    return b"".join(parts)
+
+
+def _header(count: int, short: int, long: int) -> bytes:
+    if count < 16:
+        return bytes((short | count,))
+    if count < 2**16:
+        return bytes((long,)) + count.to_bytes(2, "big")
+    return bytes((long + 1,)) + count.to_bytes(4, "big")
+
+
+def split_array(packed: bytes | memoryview) -> list[bytes]:
+    """Return the packed items of a packed list."""
+    return _split(_raw_list.decode, packed, lambda raws: [bytes(raw) for raw in raws])
+
+
+def split_map(packed: bytes | memoryview) -> dict[str, bytes]:
+    """Return the packed values of a packed object by key."""
+    return _split(_raw_map.decode, packed, lambda raws: {k: bytes(v) for k, v in raws.items()})
+
+
+def _split(
+    decode: Callable[..., Any], packed: bytes | memoryview, build: Callable[..., Any]
+) -> Any:
+    try:
+        return build(decode(packed))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+        raise Corrupted(f"a stored value cannot be read: {err}") from err
+
+
+# --- bytes <-> rows ---------------------------------------------------------------------------
+# A codec byte a row: 0 raw with a crc32 behind it, 1 one zstd frame with its own checksum,
+# 2 the same, compressed against a dictionary that the reader must supply.
+
+RAW, ZSTD, ZSTD_DICT = 0, 1, 2
+_local = threading.local()
+
+
+def compress(content: bytes, *, level: int = 1) -> tuple[int, bytes]:
+    """Return (codec, body), whichever codec is smaller; both carry a checksum."""
+    if len(content) > 64:
+        body = _compressor(level).compress(content)
+        if len(body) < len(content) + 4:
+            return ZSTD, body
+    return RAW, content + zlib.crc32(content).to_bytes(4, "big")
+
+
+def decompress(codec: int, body: bytes) -> bytes:
+    """Return the content of a row.
+
+    Raises:
+        Corrupted: The checksum does not match, or the codec is unknown.
+    """
+    if codec == RAW:
+        content = body[:-4]
+        if zlib.crc32(content).to_bytes(4, "big") != body[-4:]:
+            raise Corrupted("a stored row does not match its checksum")
+        return content
+    if codec != ZSTD:
+        raise Corrupted(f"a stored row has the unknown codec {codec}")
+    try:
+        return bytes(_decompressor().decompress(body))
+    except (zstandard.ZstdError, MemoryError) as err:
+        raise Corrupted(f"a stored row cannot be decompressed: {err}") from err
+
+
+def compress_against(content: bytes, dictionary: bytes) -> bytes | None:
+    """Return ``content`` compressed against ``dictionary``, or ``None`` if that saves little."""
+    raw = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    body = zstandard.ZstdCompressor(level=1, dict_data=raw, write_checksum=True).compress(content)
+    return body if len(body) < len(content) * 3 // 4 else None
+
+
+def decompress_against(body: bytes, dictionary: bytes) -> bytes:
+    """Return what :func:`compress_against` was given.
+
+    Raises:
+        Corrupted: The checksum does not match.
+    """
+    raw = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    try:
+        return bytes(zstandard.ZstdDecompressor(dict_data=raw).decompress(body))
+    except (zstandard.ZstdError, MemoryError) as err:
+        raise Corrupted(f"a stored row cannot be decompressed: {err}") from err
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    found: zstandard.ZstdCompressor | None = getattr(_local, f"level{level}", None)
+    if found is None:
+        found = zstandard.ZstdCompressor(level=level, write_checksum=True)
+        setattr(_local, f"level{level}", found)
+    return found
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    found: zstandard.ZstdDecompressor | None = getattr(_local, "reader", None)
+    if found is None:
+        found = _local.reader = zstandard.ZstdDecompressor()
+    return found
+
+
+def check_size(size: int, limit_mb: float | None) -> None:
+    """Refuse a snapshot above the limit.
+
+    Raises:
+        TooLarge: ``size`` bytes are more than ``limit_mb`` megabytes.
+    """
+    if limit_mb is not None and size > limit_mb * 1_000_000:
+        raise TooLarge(
+            f"the snapshot has {size / 1e6:.2f} MB encoded, max_snapshot_size_mb is {limit_mb:g}; "
+            "nothing was stored"
+        )

@@ -1,0 +1,1 @@
+"""What the engine does inside a transaction, one module per concern; not public."""

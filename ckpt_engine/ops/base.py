@@ -1,0 +1,64 @@
+"""What every part of the engine stands on: the store, the caches, and how work is run on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import Corrupted, EngineClosed
+from ..model import SnapshotConfig
+from ..store import Expect, Store, Tx
+from .source import Caches, MissError, Source
+
+__all__ = ["EngineBase"]
+
+T = TypeVar("T")
+
+
+class EngineBase:
+    """Holds the store.
+
+    Attributes:
+        url: Where the checkpoints are.
+        config: How they are taken and kept.
+    """
+
+    def __init__(self, store: Store, config: SnapshotConfig) -> None:
+        self.config = config
+        self.url = store.url
+        self._store = store
+        self._caches = Caches(int(config.cache_mb * 1_000_000))
+        self._closed = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def _read(self, work: Callable[[Source], T]) -> T:
+        """Run ``work`` in a read transaction; once more without the caches if a row is missing.
+
+        Another process may have repacked or collected what was remembered.
+        """
+        self._check_open()
+        try:
+            return await self._store.read(lambda tx: work(Source(self._caches, tx)))
+        except Corrupted:
+            self._caches.clear()
+            return await self._store.read(lambda tx: work(Source(self._caches, tx)))
+
+    async def _look_up(self, work: Callable[[Source], T]) -> T:
+        """Run ``work`` from memory, in a read transaction where that does not suffice."""
+        self._check_open()
+        try:
+            return work(Source(self._caches))
+        except MissError:
+            return await self._read(work)
+
+    async def _write(self, work: Callable[[Tx, Source], T], *, threads: tuple[str, ...] = ()) -> T:
+        """Run ``work`` in a write transaction."""
+        self._check_open()
+        return await self._store.write(
+            lambda tx: work(tx, Source(self._caches, tx, writes=True)), Expect(threads)
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed("the engine was closed")

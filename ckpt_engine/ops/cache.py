@@ -1,0 +1,59 @@
+"""What the engine remembers of rows that never change."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+__all__ = ["Lru"]
+
+
+class Lru(Generic[K, V]):
+    """The entries used last, up to a total size; safe to use from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._lock = threading.Lock()
+        self._limit = limit
+        self._size = 0
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """Return the value, if it is still here."""
+        with self._lock:
+            found = self._entries.get(key)
+            if found is None:
+                return None
+            self._entries.move_to_end(key)
+            return found[0]
+
+    def put(self, key: K, value: V, size: int = 1) -> None:
+        """Keep a value of this size; a value above the limit is not kept."""
+        self.drop(key)
+        if size > self._limit:
+            return
+        with self._lock:
+            if key in self._entries:
+                return
+            self._entries[key] = (value, size)
+            self._size += size
+            while self._size > self._limit:
+                _, (_, freed) = self._entries.popitem(last=False)
+                self._size -= freed
+
+    def drop(self, key: K) -> None:
+        """Forget a key, if it is here."""
+        with self._lock:
+            found = self._entries.pop(key, None)
+            if found is not None:
+                self._size -= found[1]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self._size = 0

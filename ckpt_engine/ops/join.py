@@ -1,0 +1,151 @@
+"""The content that a step starts from: its parent's, or the join of several parents'.
+
+A join is the union of the ancestors' additions in step order, and state by key with the later step
+winning. Where parallel lines set out, everything older is common to all.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..errors import Corrupted
+from ..store import CheckpointRow
+from .prepare import log_lengths
+from .source import MESSAGES, Source
+
+__all__ = ["Joined", "join"]
+
+
+@dataclass(slots=True)
+class Joined:
+    """What a step starts from.
+
+    Attributes:
+        prefix: The checkpoint whose logs the content begins with.
+        copied: Log -> packed items that come after those.
+        state: The packed state by key; ``None`` where it is exactly the first parent's.
+        disputed: State keys that more than one line had changed.
+    """
+
+    prefix: CheckpointRow | None
+    copied: dict[str, list[bytes]] = field(default_factory=dict)
+    state: dict[str, bytes] | None = None
+    disputed: tuple[str, ...] = ()
+
+
+def join(source: Source, parents: Sequence[CheckpointRow]) -> Joined:
+    """Return the content that a step with these parents starts from."""
+    if len(parents) <= 1:
+        return Joined(parents[0] if parents else None)
+    cut, done, links = _since_parting(source, parents)
+    prefix, rest = _leading(parents[0], cut, done, links)
+    copied = _copied(source, parents, prefix, rest)
+    state, disputed = _joined_state(source, cut, done, parents)
+    return Joined(prefix, copied, state, disputed)
+
+
+def _since_parting(
+    source: Source, parents: Sequence[CheckpointRow]
+) -> tuple[CheckpointRow | None, list[CheckpointRow], dict[int, list[int]]]:
+    """Return the checkpoint from which all lines set out, and what came after it by step."""
+    rows = {row.cid: row for row in parents}
+    heap = [(-row.step, row.id, row.cid) for row in rows.values()]
+    heapq.heapify(heap)
+    done: list[CheckpointRow] = []
+    links: dict[int, list[int]] = {}
+    while len(heap) > 1:
+        row = rows[heapq.heappop(heap)[2]]
+        done.append(row)
+        links[row.cid] = []
+        for parent in source.parents(row):
+            links[row.cid].append(parent.cid)
+            if parent.cid not in rows:
+                rows[parent.cid] = parent
+                heapq.heappush(heap, (-parent.step, parent.id, parent.cid))
+    cut = rows[heap[0][2]] if heap else None
+    return cut, done[::-1], links
+
+
+def _leading(
+    first: CheckpointRow,
+    cut: CheckpointRow | None,
+    done: list[CheckpointRow],
+    links: dict[int, list[int]],
+) -> tuple[CheckpointRow | None, list[CheckpointRow]]:
+    """Return the newest checkpoint of the first line that the union begins with, and the rest."""
+    mine = {first.cid}
+    for row in reversed(done):
+        if row.cid in mine:
+            mine.update(links[row.cid])
+    run = 0
+    while run < len(done) and done[run].cid in mine:
+        run += 1
+    if run and done[run - 1].cid == first.cid:
+        return first, done[run:]
+    prefix, used = cut, 0
+    while used < run and links[done[used].cid] == ([prefix.cid] if prefix else []):
+        prefix = done[used]
+        used += 1
+    return prefix, done[used:]
+
+
+def _copied(
+    source: Source,
+    parents: Sequence[CheckpointRow],
+    prefix: CheckpointRow | None,
+    rest: list[CheckpointRow],
+) -> dict[str, list[bytes]]:
+    names = {name for row in (*rest, *parents) for name in log_lengths(row)} | {MESSAGES}
+    copied: dict[str, list[bytes]] = {}
+    for name in names:
+        items: list[bytes] = []
+        for row in rest:
+            length, _, own = log_lengths(row).get(name, (0, b"", 0))
+            if own < 0:
+                raise _RewrittenError(row)
+            items += source.items(row.lineage, name, length - own, length) if own else []
+        if items:
+            copied[name] = items
+    return copied
+
+
+class _RewrittenError(Corrupted):
+    def __init__(self, row: CheckpointRow) -> None:
+        super().__init__("a parallel line replaced the conversation; it cannot be joined")
+
+
+def _joined_state(
+    source: Source,
+    cut: CheckpointRow | None,
+    done: list[CheckpointRow],
+    parents: Sequence[CheckpointRow],
+) -> tuple[dict[str, bytes] | None, tuple[str, ...]]:
+    base = source.state(cut.state if cut else None).values
+    if all(row.state == parents[0].state for row in parents):
+        return None, ()
+    state = dict(base)
+    by_line: dict[str, set[int]] = {}
+    known = {cut.cid: base} if cut else {}
+    for row in done:
+        values = source.state(row.state).values
+        known[row.cid] = values
+        before = [known.get(p.cid, base) for p in source.parents(row)] or [base]
+        for key in dict.fromkeys((*values, *(k for b in before for k in b))):
+            if all(values.get(key) != b.get(key) for b in before):
+                if key in values:
+                    state[key] = values[key]
+                else:
+                    state.pop(key, None)
+    for parent in parents:
+        values = source.state(parent.state).values
+        for key in dict.fromkeys((*values, *base)):
+            if values.get(key) != base.get(key):
+                by_line.setdefault(key, set()).add(hash(values.get(key)))
+    changes: dict[str, int] = {}
+    for parent in parents:
+        values = source.state(parent.state).values
+        for key in by_line:
+            changes[key] = changes.get(key, 0) + (values.get(key) != base.get(key))
+    return state, tuple(sorted(key for key, count in changes.items() if count > 1))

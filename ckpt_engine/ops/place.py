@@ -1,0 +1,283 @@
+"""Placing a draft: everything that is decided inside the transaction.
+
+A checkpoint goes behind its first parent in the same lineage where that is the end of a line that
+nobody has left; otherwise a new lineage begins, which points into its ancestor's rows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from .. import codec
+from ..errors import CheckpointNotFound, Conflict, InvalidRequest, NotInSession, ThreadNotFound
+from ..model import id_from_bytes
+from ..store import (
+    Batch,
+    Blob,
+    BlobRef,
+    CheckpointRow,
+    Edge,
+    HeadMoveRow,
+    In,
+    Lineage,
+    StateRow,
+    TagRow,
+    ThreadRow,
+    Tx,
+)
+from .prepare import MESSAGES, TRIGGERS, Draft, LogDraft
+from .source import LoadedState, Piece, clip, inherited_pieces
+
+__all__ = ["OWNER", "Placed", "StaleError", "place"]
+
+OWNER = {"batch": 0, "state": 1, "checkpoint": 2}
+"""Kinds of rows that hold references to blobs."""
+
+
+class StaleError(Conflict):
+    """What the draft was prepared for has changed: prepare it again, ``late`` or not."""
+
+    def __init__(self, *, late: bool = False) -> None:
+        super().__init__("another write was first")
+        self.late = late
+
+
+class Placed(NamedTuple):
+    """What a commit stored."""
+
+    row: CheckpointRow
+    thread: ThreadRow
+    state: LoadedState
+    late: bool
+
+
+def place(tx: Tx, draft: Draft) -> Placed:
+    """Store the draft.
+
+    Raises:
+        StaleError: The head has moved since it was prepared.
+        ThreadNotFound: The thread is not there.
+        CheckpointNotFound: A parent is not there any more.
+        NotInSession: A parent belongs to another session.
+    """
+    thread = tx.thread(draft.thread)
+    if thread is None:
+        raise ThreadNotFound(f"there is no thread {draft.thread!r}")
+    parent = draft.parents[0] if draft.parents else None
+    if draft.kind == "head" and thread.head != (parent.cid if parent else None):
+        raise StaleError
+    if parent is None and thread.head is not None:
+        raise InvalidRequest(f"thread {draft.thread!r} has begun: a further step needs parents")
+    turn = draft.kind == "parent" and parent is not None and thread.head != parent.cid
+    left = parent is not None and _check_parents(tx, draft, thread)
+    late = draft.kind == "step" and (left or thread.superseded is not None)
+    if late != draft.late:
+        raise StaleError(late=late)
+    lineage, in_place = _lineage(tx, draft, thread, fork=left or turn, left=left)
+    state = _put_state(tx, draft)
+    row = _checkpoint(tx, draft, lineage, state)
+    _put_logs(tx, draft, lineage)
+    _put_blobs(tx, draft.blobs, OWNER["checkpoint"], row.cid)
+    if not in_place:
+        tx.insert(lineage)
+    tx.insert(row)
+    for place_no, other in enumerate(draft.parents[1:], 1):
+        tx.insert(Edge(row.cid, place_no, other.cid))
+    for name in dict.fromkeys(draft.tags):
+        tx.insert(TagRow(row.cid, name, thread.pk, draft.at))
+    if turn:
+        thread = _turned(tx, draft, thread, row, lineage)
+    thread = _advanced(draft, thread, row, left=left)
+    tx.update(thread)
+    return Placed(row, thread, state, late)
+
+
+def _check_parents(tx: Tx, draft: Draft, thread: ThreadRow) -> bool:
+    """Check that the parents exist in this session; return whether their line was left."""
+    for number, parent in enumerate(draft.parents):
+        if number == 0 and parent.cid == thread.open_tip:
+            continue  # the end of this thread's own line: it is kept, and it is here
+        if tx.checkpoint(parent.id) is None:
+            raise CheckpointNotFound(f"there is no checkpoint {id_from_bytes(parent.id)} any more")
+        owner = _owner(tx, parent)
+        if owner.session != thread.session:
+            raise NotInSession(
+                f"checkpoint {id_from_bytes(parent.id)} belongs to another session than thread "
+                f"{thread.name!r}"
+            )
+    parent = draft.parents[0]
+    if thread.turned is None or draft.kind != "step" or parent.cid == thread.open_tip:
+        return False
+    if parent.cid in (thread.turned, thread.head):
+        return False
+    lineage = _row(tx, parent.lineage)
+    return lineage.thread != thread.pk or lineage.pk <= thread.closed or bool(lineage.late)
+
+
+def _owner(tx: Tx, row: CheckpointRow) -> ThreadRow:
+    thread = tx.one(ThreadRow, pk=_row(tx, row.lineage).thread)
+    if thread is None:
+        raise ThreadNotFound(f"the thread of checkpoint {id_from_bytes(row.id)} is missing")
+    return thread
+
+
+def _row(tx: Tx, pk: int) -> Lineage:
+    lineage = tx.one(Lineage, pk=pk)
+    if lineage is None:
+        raise CheckpointNotFound(f"lineage {pk} is not there any more")
+    return lineage
+
+
+def _lineage(
+    tx: Tx, draft: Draft, thread: ThreadRow, *, fork: bool, left: bool
+) -> tuple[Lineage, bool]:
+    """Return the lineage that the checkpoint goes to, and whether it is there already."""
+    parent = draft.parents[0] if draft.parents else None
+    whole = _same(draft.prefix, parent) and all(log.keep == log.base for log in draft.logs.values())
+    if parent is not None and whole and draft.first and not fork:
+        if parent.cid == thread.open_tip:
+            return Lineage(parent.lineage, thread.pk, None, None, 0, None), True
+        found = _row(tx, parent.lineage)
+        if found.thread == thread.pk and found.pk > thread.closed and _is_tip(tx, parent):
+            return found, True
+    pk = tx.next_pk(Lineage)
+    if parent is None:
+        return Lineage(pk, thread.pk, None, None, 0, None), False
+    pieces = None
+    if draft.prefix is not None:
+        pieces = _pieces(_row(tx, draft.prefix.lineage), draft.logs)
+    return Lineage(pk, thread.pk, parent.lineage, parent.step, int(left), pieces), False
+
+
+def _is_tip(tx: Tx, row: CheckpointRow) -> bool:
+    newest = tx.find(CheckpointRow, lineage=row.lineage, order="-step", limit=1)
+    return bool(newest) and newest[0].cid == row.cid
+
+
+def _pieces(parent: Lineage, logs: dict[str, LogDraft]) -> bytes | None:
+    """Return what a lineage that leaves ``parent`` begins with, packed."""
+    inherited = inherited_pieces(parent)
+    pieces: dict[str, list[Piece]] = {}
+    for name, log in logs.items():
+        kept, at = clip(inherited.get(name, []), log.keep)
+        if at < log.keep:
+            kept.append(Piece(parent.pk, at, log.keep))
+        if kept:
+            pieces[name] = kept
+    return msgspec.msgpack.encode(pieces) if pieces else None
+
+
+def _put_state(tx: Tx, draft: Draft) -> LoadedState:
+    if draft.state_row is None:
+        return draft.state
+    base, body = draft.state_row
+    pk = tx.next_pk(StateRow)
+    code, packed = codec.compress(body)
+    tx.insert(StateRow(pk, base, draft.state.depth, code, packed, draft.state.digest))
+    wanted = codec.references(body) if draft.state_blobs or b"\xd8" in body else set()
+    _put_blobs(tx, draft.state_blobs, OWNER["state"], pk, wanted)
+    return draft.state._replace(pk=pk)
+
+
+def _put_logs(tx: Tx, draft: Draft, lineage: Lineage) -> None:
+    for name, log in draft.logs.items():
+        if not log.items:
+            continue
+        pk = tx.next_pk(Batch)
+        packed = codec.join_array(log.items)
+        code, body = codec.compress(packed)
+        tx.insert(Batch(pk, lineage.pk, name, log.keep, len(log.items), code, body))
+        wanted = codec.references(packed) if log.blobs or b"\xd8" in packed else set()
+        _put_blobs(tx, log.blobs, OWNER["batch"], pk, wanted)
+
+
+def _put_blobs(
+    tx: Tx, blobs: codec.Blobs, kind: int, owner: int, wanted: set[bytes] | None = None
+) -> None:
+    """Store the blobs that are new, and that ``owner`` holds those it names."""
+    digests = list(blobs) if wanted is None else list(wanted)
+    if not digests:
+        return
+    known = {row.digest: row.pk for row in tx.find(Blob, digest=In(digests))}
+    for digest in digests:
+        if digest not in known:
+            if digest not in blobs:
+                raise CheckpointNotFound("a large value of the parent is not there any more")
+            known[digest] = tx.next_pk(Blob)
+            code, body = codec.compress(blobs[digest])
+            tx.insert(Blob(known[digest], digest, code, body))
+    tx.insert(*(BlobRef(known[digest], kind, owner) for digest in digests))
+
+
+def _checkpoint(tx: Tx, draft: Draft, lineage: Lineage, state: LoadedState) -> CheckpointRow:
+    log = draft.logs[MESSAGES]
+    others = {
+        name: (other.length, other.chain, other.own)
+        for name, other in draft.logs.items()
+        if name != MESSAGES
+    }
+    row = CheckpointRow(
+        cid=tx.next_pk(CheckpointRow),
+        id=draft.id,
+        lineage=lineage.pk,
+        step=draft.step,
+        parent=draft.parents[0].cid if draft.parents else None,
+        nparents=len(draft.parents),
+        own=log.own,
+        state=state.pk,
+        length=log.length,
+        logs=msgspec.msgpack.encode(others) if others else None,
+        trigger=TRIGGERS.index(draft.trigger),
+        at=draft.at,
+        node=draft.node,
+        meta=draft.meta,
+        result=draft.result,
+        fmt=draft.fmt,
+        chain=log.chain,
+        digest=b"",
+    )
+    edges = [other.cid for other in draft.parents[1:]]
+    return row._replace(digest=digest_of_row(row, edges, state.digest))
+
+
+def digest_of_row(row: CheckpointRow, edges: list[int], state_digest: bytes) -> bytes:
+    """Return the digest of a checkpoint: over its parents, content and metadata.
+
+    It does not cover where its content is kept, so that rows can be repacked.
+    """
+    facts = (row.cid, row.id, row.step, row.parent, row.nparents, row.own, row.length, row.logs)
+    more = (row.trigger, row.at, row.node, row.meta, row.result, row.fmt, row.chain)
+    return codec.digest_of(msgspec.msgpack.encode((facts, more, edges, state_digest)))
+
+
+def _turned(
+    tx: Tx, draft: Draft, thread: ThreadRow, row: CheckpointRow, lineage: Lineage
+) -> ThreadRow:
+    """Record that a snapshot went on from another checkpoint than the head."""
+    number = thread.n_move + 1
+    tx.insert(HeadMoveRow(thread.pk, number, thread.head, row.cid, "snapshot", None, draft.at))
+    return thread._replace(
+        n_move=number, turned=row.parent, closed=lineage.pk - 1, open_tip=None, head=None
+    )
+
+
+def _advanced(draft: Draft, thread: ThreadRow, row: CheckpointRow, *, left: bool) -> ThreadRow:
+    """Return the thread after the commit: its head, and the tip that may be extended in place."""
+    tip = thread.open_tip
+    if not left and (tip is None or tip == row.parent):
+        tip = row.cid
+    newest = draft.kind != "step" or thread.head is None or row.step > thread.step
+    ahead = newest and not left
+    return thread._replace(
+        head=row.cid if ahead else thread.head,
+        step=row.step if ahead else thread.step,
+        open_tip=tip,
+        n_cp=thread.n_cp + 1,
+        n_tag=thread.n_tag + len(set(draft.tags)),
+    )
+
+
+def _same(one: CheckpointRow | None, other: CheckpointRow | None) -> bool:
+    return (one.cid if one else None) == (other.cid if other else None)

@@ -1,0 +1,192 @@
+"""From what a caller gives to a :class:`Draft`: everything of a checkpoint but where it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from .. import codec
+from ..delta import base_depth, diff
+from ..model import SnapshotTrigger
+from ..store import CheckpointRow
+from .source import EMPTY_STATE, MESSAGES, LoadedState, Source
+
+__all__ = ["NO_RESULT", "STORED", "TRIGGERS", "Draft", "LogDraft", "finish", "log_lengths"]
+
+TRIGGERS = tuple(SnapshotTrigger)
+"""Stored as the place in this order: only ever append to the enumeration."""
+
+NO_RESULT, STORED = 0, 1
+"""How a checkpoint's ``result`` column is to be read: nothing, or a codec byte and a body."""
+
+_CHUNK = 1_000  # items in one row at most
+
+
+@dataclass(slots=True)
+class LogDraft:
+    """A log after the step: what is kept of the first parent's, and the items after that.
+
+    Attributes:
+        keep: How many leading items are the first parent's.
+        base: How many items the first parent has.
+        items: Packed items that follow.
+        own: How many of those the step itself appended, -1 if it replaced the log.
+        length: Items in all.
+        chain: Digest chain over all of them.
+        blobs: Large values in the items.
+    """
+
+    keep: int
+    base: int
+    items: list[bytes]
+    own: int
+    length: int
+    chain: bytes
+    blobs: codec.Blobs = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A checkpoint, ready to be placed.
+
+    ``kind``: it goes behind the head (and is prepared anew if that has moved), behind a parent
+    that a caller names (which turns the thread there), or is a step of a workflow.
+    """
+
+    id: bytes
+    thread: str
+    step: int
+    parents: list[CheckpointRow]
+    prefix: CheckpointRow | None
+    logs: dict[str, LogDraft]
+    state: LoadedState
+    state_row: tuple[int | None, bytes] | None
+    state_blobs: codec.Blobs
+    trigger: SnapshotTrigger
+    at: int
+    node: str | None
+    meta: bytes | None
+    result: bytes | None
+    fmt: int
+    blobs: codec.Blobs
+    tags: tuple[str, ...]
+    kind: Literal["head", "parent", "step"] = "head"
+    first: bool = True
+    late: bool = False
+
+
+def log_lengths(row: CheckpointRow | None) -> dict[str, tuple[int, bytes, int]]:
+    """Return log -> (length, chain, own) of a checkpoint."""
+    if row is None:
+        return {}
+    logs = {MESSAGES: (row.length, row.chain, row.own)}
+    if row.logs is not None:
+        for name, (length, chain, own) in msgspec.msgpack.decode(row.logs).items():
+            logs[name] = (length, chain, own)
+    return logs
+
+
+def appended(
+    parent: CheckpointRow | None,
+    name: str,
+    copied: Sequence[bytes],
+    values: Iterable[Any],
+    where: str,
+) -> LogDraft:
+    """Return a log to which the step appends ``values`` (after what a join copies)."""
+    length, chain, _ = log_lengths(parent).get(name, (0, codec.EMPTY_CHAIN, 0))
+    blobs: codec.Blobs = {}
+    items = [codec.pack(v, blobs, f"{where}[{i}]") for i, v in enumerate(values)]
+    own = len(items)
+    items = [*copied, *items]
+    return LogDraft(
+        length, length, items, own, length + len(items), codec.chain_over(chain, items), blobs
+    )
+
+
+def replaced(
+    source: Source, name: str, parent: CheckpointRow | None, values: Sequence[Any], where: str
+) -> LogDraft:
+    """Return a log given in full: what it shares with the parent's is kept."""
+    length, parent_chain, _ = log_lengths(parent).get(name, (0, codec.EMPTY_CHAIN, 0))
+    blobs: codec.Blobs = {}
+    items = [codec.pack(v, blobs, f"{where}[{i}]") for i, v in enumerate(values)]
+    keep, own = length, len(items) - length
+    chain = codec.chain_over(codec.EMPTY_CHAIN, items[:length])
+    if len(items) < length or chain != parent_chain:
+        assert parent is not None
+        before = source.items(parent.lineage, name, 0, length)
+        keep = next(
+            (i for i, (a, b) in enumerate(zip(before, items, strict=False)) if a != b),
+            min(len(before), len(items)),
+        )
+        own = -1
+    chain = codec.chain_over(chain, items[length:])
+    return LogDraft(keep, length, items[keep:], own, len(items), chain, blobs)
+
+
+def next_state(
+    source: Source, parent: LoadedState, values: dict[str, bytes], *, deltas: bool
+) -> tuple[LoadedState, tuple[int | None, bytes] | None]:
+    """Return the state after the step, and (base, body) of its row if it needs one."""
+    if values == parent.values and list(values) == list(parent.values):
+        return parent, None
+    whole = codec.join_map(values)
+    digest = codec.digest_of(whole)
+    depth = parent.depth + 1
+    wanted = base_depth(depth) if deltas and parent.pk is not None else None
+    if wanted is not None:
+        base = parent
+        while base.depth > wanted and base.base is not None:
+            base = source.state(base.base)
+        body = diff(base.values, values) if base.depth == wanted else whole
+        if len(body) < len(whole) * 3 // 4:
+            return LoadedState(None, base.pk, depth, values, digest), (base.pk, body)
+    if not values:
+        return EMPTY_STATE, None
+    return LoadedState(None, None, 0, values, digest), (None, whole)
+
+
+def packed_state(values: Mapping[str, Any], blobs: codec.Blobs) -> dict[str, bytes]:
+    """Return an object's values packed by key.
+
+    Raises:
+        Unstorable: It is no object, or something in it cannot be stored.
+    """
+    whole = codec.pack(values, blobs, "state")
+    if not (0x80 <= whole[0] <= 0x8F or whole[0] in (0xDE, 0xDF)):
+        raise codec.Unstorable(f"state: an object is expected, not a {type(values).__name__}")
+    return codec.split_map(whole)
+
+
+def finish(
+    *,
+    metadata: Mapping[str, Any] | None,
+    next_node: str | None,
+    summary: str | None,
+    tools_result: Any,
+) -> tuple[bytes | None, bytes | None, int, codec.Blobs]:
+    """Return the packed meta, the result's column and format, and their large values."""
+    blobs: codec.Blobs = {}
+    meta = None
+    if metadata or next_node is not None or summary is not None:
+        meta = codec.join_array(
+            [
+                codec.pack(dict(metadata) if metadata else None, blobs, "metadata"),
+                codec.pack(next_node, blobs, "next_node"),
+                codec.pack(summary, blobs, "summary"),
+            ]
+        )
+    if tools_result is None:
+        return meta, None, NO_RESULT, blobs
+    code, body = codec.compress(codec.pack(tools_result, blobs, "tools_result"))
+    return meta, bytes((code,)) + body, STORED, blobs
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,166 @@
+"""From rows to what callers see."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..codec import LOG_PLACE, decompress, unpack
+from ..errors import CheckpointNotFound, Corrupted
+from ..model import Checkpoint, CheckpointInfo, Thread, WorkflowRun, id_from_bytes
+from ..store import CheckpointRow, In, RunRow, TagRow, ThreadRow
+from .prepare import NO_RESULT, STORED, TRIGGERS, log_lengths
+from .source import MESSAGES, Source
+
+__all__ = ["checkpoint", "infos", "moment", "result_of", "run_of", "state_of", "threads"]
+
+
+def moment(millis: int) -> datetime:
+    """Return a stored time."""
+    return datetime.fromtimestamp(millis / 1000, UTC)
+
+
+def infos(source: Source, rows: Sequence[CheckpointRow]) -> list[CheckpointInfo]:
+    """Return what lists show of these checkpoints, in the same order."""
+    tags = defaultdict(list)
+    for tag in source.tx.find(TagRow, checkpoint=In([row.cid for row in rows])):
+        tags[tag.checkpoint].append(tag.name)
+    parents = _parents(source, rows)
+    return [
+        CheckpointInfo(**_facts(source, row, parents[row.cid], sorted(tags[row.cid])))
+        for row in rows
+    ]
+
+
+def _parents(source: Source, rows: Sequence[CheckpointRow]) -> dict[int, tuple[str, ...]]:
+    """Return cid -> ids of the parents, read for all at once where they are still there."""
+    known = {row.cid: row for row in rows}
+    wanted = [row.parent for row in rows if row.parent is not None and row.parent not in known]
+    known.update({p.cid: p for p in source.tx.find(CheckpointRow, cid=In(wanted))})
+    found: dict[int, tuple[str, ...]] = {}
+    for row in rows:
+        if row.nparents == 1 and row.parent in known:
+            found[row.cid] = (id_from_bytes(known[row.parent].id),)
+        else:
+            found[row.cid] = tuple(id_from_bytes(p.id) for p in source.parents(row))
+    return found
+
+
+def _facts(
+    source: Source, row: CheckpointRow, parents: tuple[str, ...], tags: list[str]
+) -> dict[str, Any]:
+    names = source.names(source.lineage(row.lineage).thread)
+    metadata, next_node, summary = (
+        (None, None, None) if row.meta is None else unpack(row.meta, source.blobs)
+    )
+    trigger = TRIGGERS[row.trigger]
+    return {
+        "id": id_from_bytes(row.id),
+        "thread_id": names.thread,
+        "session_id": names.session,
+        "step": row.step,
+        "parents": parents,
+        "trigger": trigger,
+        "created_at": moment(row.at),
+        "node": row.node,
+        "next_node": next_node,
+        "message_count": row.length,
+        "tags": tuple(tags),
+        "metadata": metadata or {},
+        "summary": summary if summary is not None else _summary(row, trigger.value),
+        "digest": row.digest.hex(),
+    }
+
+
+def _summary(row: CheckpointRow, trigger: str) -> str:
+    what = row.node or trigger.replace("_", " ")
+    if row.own < 0:
+        return f"{what}: conversation replaced, {row.length} messages"
+    if row.own:
+        return f"{what}: +{row.own} message{'s' if row.own > 1 else ''}"
+    return what
+
+
+def checkpoint(source: Source, row: CheckpointRow) -> Checkpoint:
+    """Return a whole checkpoint, its content made anew."""
+    info = infos(source, [row])[0]
+    facts = {name: getattr(info, name) for name in CheckpointInfo.__slots__}
+    return Checkpoint(
+        **facts,
+        messages=source.values(row.lineage, MESSAGES, 0, row.length),
+        state=state_of(source, row),
+        tools_result=result_of(source, row),
+    )
+
+
+def state_of(source: Source, row: CheckpointRow) -> dict[str, Any]:
+    """Return a checkpoint's state, logs in it included."""
+    logs = log_lengths(row)
+    return unpack_state(source, source.state(row.state).values, row, logs)
+
+
+def unpack_state(
+    source: Source,
+    packed: dict[str, bytes],
+    row: CheckpointRow | None,
+    logs: dict[str, tuple[int, bytes, int]],
+) -> dict[str, Any]:
+    """Return a packed state's values; its logs are read from the checkpoint's lineage."""
+    state: dict[str, Any] = {}
+    blobs = source.blobs if source.has_tx else {}
+    for key, value in packed.items():
+        if value == LOG_PLACE and row is not None:
+            state[key] = source.values(row.lineage, key, 0, logs[key][0])
+        else:
+            state[key] = unpack(value, blobs)
+    return state
+
+
+def result_of(source: Source, row: CheckpointRow) -> Any:
+    """Return the stored result of a step."""
+    if row.fmt == NO_RESULT:
+        return None
+    if row.fmt != STORED or row.result is None:
+        raise Corrupted(f"the result of checkpoint {id_from_bytes(row.id)} cannot be read")
+    return unpack(decompress(row.result[0], row.result[1:]), source.blobs)
+
+
+def threads(source: Source, rows: Sequence[ThreadRow]) -> list[Thread]:
+    """Return threads as callers see them, in the same order."""
+    cids = {cid for row in rows for cid in (row.origin, row.head) if cid is not None}
+    ids = {p.cid: id_from_bytes(p.id) for p in source.tx.find(CheckpointRow, cid=In(list(cids)))}
+    return [
+        Thread(
+            id=row.name,
+            session_id=source.names(row.pk).session,
+            branch=row.branch,
+            origin=_known(ids, row.origin),
+            head=_known(ids, row.head),
+            step=row.step,
+            superseded_by=None if row.superseded is None else source.names(row.superseded).thread,
+            created_at=moment(row.at),
+        )
+        for row in rows
+    ]
+
+
+def _known(ids: dict[int, str], cid: int | None) -> str | None:
+    if cid is None:
+        return None
+    if cid not in ids:
+        raise CheckpointNotFound(f"checkpoint {cid} that a thread names is missing")
+    return ids[cid]
+
+
+def run_of(row: RunRow) -> WorkflowRun:
+    """Return a run as callers see it."""
+    return WorkflowRun(
+        namespace=row.namespace,
+        workflow_id=row.workflow_id,
+        run_id=row.run_id,
+        workflow_type=row.workflow_type,
+        task_queue=row.task_queue,
+        supervisor=row.supervisor,
+    )

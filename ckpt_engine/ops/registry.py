@@ -1,0 +1,299 @@
+"""Threads, sessions, tags, and which workflow runs what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ..errors import CheckpointNotFound, InvalidRequest, ThreadNotFound
+from ..model import CheckpointInfo, Thread, WorkflowRun, id_from_bytes
+from ..store import CheckpointRow, In, Pin, RunRow, TagRow, ThreadRow, Tx, Upto
+from . import heads, read
+from .base import EngineBase
+from .prepare import now_ms
+from .roots import make_root
+from .source import Source
+from .walk import session_lineages
+
+__all__ = ["Registry"]
+
+
+class Registry(EngineBase):
+    """The verbs that name things."""
+
+    async def create_thread(self, thread_id: str, *, created_at: datetime | None = None) -> Thread:
+        """Make a root thread without checkpoints; return the one there is, if there is one."""
+        at = now_ms() if created_at is None else _millis(created_at)
+        known = await self._read(lambda source: source.maybe_thread(thread_id))
+        row = known or await self._write(lambda tx, _: make_root(tx, thread_id, at))
+        return (await self._read(lambda source: read.threads(source, [row])))[0]
+
+    async def get_thread(self, thread_id: str) -> Thread:
+        """Return a thread.
+
+        Raises:
+            ThreadNotFound: There is none of this id.
+        """
+        return await self._read(lambda source: read.threads(source, [source.thread(thread_id)])[0])
+
+    async def list_threads(self, session_id: str) -> list[Thread]:
+        """Return a session's threads, the root first, then in the order of their making.
+
+        Args:
+            session_id: The session, or any thread of it.
+        """
+        return await self._read(
+            lambda source: read.threads(source, session_threads(source, session_id))
+        )
+
+    async def list_sessions(
+        self, *, limit: int = 50, before: datetime | None = None
+    ) -> list[Thread]:
+        """Return root threads, newest first.
+
+        Args:
+            limit: At most so many.
+            before: Only those made before this time.
+        """
+
+        def find(source: Source) -> list[Thread]:
+            rows: list[ThreadRow] = []
+            below = None
+            latest = _millis(before) if before is not None else None
+            while len(rows) < limit:
+                page = source.tx.find(
+                    ThreadRow, **({"pk": Upto(below)} if below else {}), order="-pk", limit=500
+                )
+                rows += [
+                    row
+                    for row in page
+                    if row.session == row.pk and (latest is None or row.at < latest)
+                ]
+                if len(page) < 500:
+                    break
+                below = page[-1].pk - 1
+            rows.sort(key=lambda row: (row.at, row.pk), reverse=True)
+            return read.threads(source, rows[:limit])
+
+        return await self._read(find)
+
+    async def supersede(self, thread_id: str, by: str) -> None:
+        """Record that a rewind started thread ``by`` in place of this one, and make it active.
+
+        Raises:
+            NotInSession: They belong to different sessions.
+        """
+        await self._write(lambda tx, source: heads.supersede(tx, source, thread_id, by))
+        self._caches.threads.drop(thread_id)
+
+    async def active_thread(self, session_id: str) -> Thread:
+        """Return the thread that a session goes on with.
+
+        Raises:
+            ThreadNotFound: There is no such session.
+        """
+        return await self._read(
+            lambda source: read.threads(source, [heads.active(source, session_id)])[0]
+        )
+
+    async def promote(self, thread_id: str) -> Thread:
+        """Make a thread the one that its session goes on with."""
+        row = await self._write(lambda tx, source: heads.promote(tx, source, thread_id))
+        return (await self._read(lambda source: read.threads(source, [row])))[0]
+
+    # --- workflows ---
+
+    async def register_run(self, thread_id: str, run: WorkflowRun) -> None:
+        """Record which workflow runs a thread; the newest counts."""
+
+        def record(tx: Tx, source: Source) -> None:
+            thread = source.thread(thread_id)
+            newest = tx.find(RunRow, thread=thread.pk, order="-no", limit=1)
+            if newest and read.run_of(newest[0]) == run:
+                return
+            number = thread.n_run + 1
+            tx.insert(
+                RunRow(
+                    thread.pk,
+                    number,
+                    run.namespace,
+                    run.workflow_id,
+                    run.run_id,
+                    run.workflow_type,
+                    run.task_queue,
+                    run.supervisor,
+                    now_ms(),
+                )
+            )
+            tx.update(thread._replace(n_run=number))
+
+        await self._write(record)
+
+    async def runs(self, session_id: str) -> dict[str, WorkflowRun]:
+        """Return thread id -> the workflow that runs it, for the threads of a session."""
+        return await self._read(
+            lambda source: session_runs(source, session_threads(source, session_id))
+        )
+
+    async def find_sessions(self, workflow_id: str) -> list[Thread]:
+        """Return the sessions of which this workflow has run a thread, newest first."""
+
+        def find(source: Source) -> list[Thread]:
+            ran = [row.thread for row in source.tx.find(RunRow, workflow_id=workflow_id)]
+            sessions = [row.session for row in source.tx.find(ThreadRow, pk=In(ran))]
+            rows = source.tx.find(ThreadRow, pk=In(sessions))
+            rows.sort(key=lambda row: (row.at, row.pk), reverse=True)
+            return read.threads(source, rows)
+
+        return await self._read(find)
+
+    async def find_run(self, workflow_id: str) -> tuple[Thread, WorkflowRun] | None:
+        """Return the newest thread that this workflow has run, and the run."""
+
+        def find(source: Source) -> tuple[Thread, WorkflowRun] | None:
+            rows = source.tx.find(RunRow, workflow_id=workflow_id)
+            if not rows:
+                return None
+            newest = max(rows, key=lambda row: (row.at, row.thread, row.no))
+            thread = read.threads(source, [source.thread_by_pk(newest.thread)])[0]
+            return thread, read.run_of(newest)
+
+        return await self._read(find)
+
+    # --- names of checkpoints ---
+
+    async def resolve(self, ref: str, *, session_id: str | None = None) -> CheckpointInfo:
+        """Return the checkpoint of an id, or of the first digits of one.
+
+        Args:
+            ref: The id, or at least four digits that are unique (in the session, if given).
+            session_id: Where to look; everywhere when absent.
+
+        Raises:
+            CheckpointNotFound: There is none.
+            InvalidRequest: These are no digits of an id, too few, or not unique.
+        """
+        if not isinstance(ref, str) or not re.fullmatch(r"[0-9a-f]{4,32}", ref):
+            raise InvalidRequest(f"{ref!r:.60} is no checkpoint id: give 4 to 32 hex digits of one")
+
+        def find(source: Source) -> CheckpointInfo:
+            rows = _matching(source, ref, session_id)
+            if not rows:
+                where = f" in session {session_id!r}" if session_id is not None else ""
+                raise CheckpointNotFound(f"there is no checkpoint {ref}{where}")
+            if len(rows) > 1:
+                several = ", ".join(id_from_bytes(row.id)[: len(ref) + 8] for row in rows[:5])
+                raise InvalidRequest(f"{ref} is ambiguous: {several}")
+            return read.infos(source, rows)[0]
+
+        return await self._read(find)
+
+    async def tag(self, checkpoint_id: str, name: str) -> None:
+        """Give a checkpoint a name; several may have the same."""
+        if not isinstance(name, str) or not name:
+            raise InvalidRequest(f"a tag is a text, not {name!r:.60}")
+
+        def put(tx: Tx, source: Source) -> None:
+            row = source.checkpoint(checkpoint_id)
+            if tx.one(TagRow, checkpoint=row.cid, name=name) is not None:
+                return
+            thread = source.thread_by_pk(source.lineage(row.lineage).thread)
+            tx.insert(TagRow(row.cid, name, thread.pk, now_ms()))
+            tx.update(thread._replace(n_tag=thread.n_tag + 1))
+
+        await self._write(put)
+
+    async def untag(self, thread_or_session: str, name: str) -> int:
+        """Take a name from every checkpoint of a thread (of a session, given its root).
+
+        Returns:
+            How many had it.
+        """
+
+        def take(tx: Tx, source: Source) -> int:
+            gone = 0
+            for thread in _threads_of(source, thread_or_session):
+                count = tx.delete(TagRow, thread=thread.pk, name=name)
+                if count:
+                    tx.update(thread._replace(n_tag=thread.n_tag - count))
+                gone += count
+            return gone
+
+        return await self._write(take)
+
+    async def resolve_tag(self, thread_or_session: str, name: str) -> CheckpointInfo:
+        """Return the checkpoint with this name; of several, the one that got it last.
+
+        Raises:
+            CheckpointNotFound: None has it.
+        """
+
+        def find(source: Source) -> CheckpointInfo:
+            threads = [row.pk for row in _threads_of(source, thread_or_session)]
+            tags = source.tx.find(TagRow, thread=In(threads), name=name)
+            if not tags:
+                raise CheckpointNotFound(f"no checkpoint of {thread_or_session!r} has tag {name!r}")
+            newest = max(tags, key=lambda tag: (tag.at, tag.checkpoint))
+            return read.infos(source, [source.by_cid(newest.checkpoint)])[0]
+
+        return await self._read(find)
+
+    async def pin(self, checkpoint_ids: Sequence[str], owner: str, *, ttl_seconds: float) -> None:
+        """Keep checkpoints from collection until the lease ends; again, to renew it."""
+
+        def put(tx: Tx, source: Source) -> None:
+            until = now_ms() + int(ttl_seconds * 1000)
+            for checkpoint_id in checkpoint_ids:
+                cid = source.checkpoint(checkpoint_id).cid
+                tx.delete(Pin, checkpoint=cid, owner=owner)
+                tx.insert(Pin(cid, owner, until))
+
+        await self._write(put)
+
+    async def unpin(self, owner: str) -> None:
+        """End an owner's leases."""
+        await self._write(lambda tx, _: tx.delete(Pin, owner=owner))
+
+
+def session_threads(source: Source, name: str) -> list[ThreadRow]:
+    """Return the threads of the session that a thread belongs to, the root first."""
+    session = source.thread(name).session
+    rows = source.tx.find(ThreadRow, session=session)
+    return sorted(rows, key=lambda row: (row.pk != session, row.pk))
+
+
+def session_runs(source: Source, threads: list[ThreadRow]) -> dict[str, WorkflowRun]:
+    """Return thread id -> its newest run, where it has one."""
+    newest: dict[int, RunRow] = {}
+    for row in source.tx.find(RunRow, thread=In([t.pk for t in threads])):
+        if row.thread not in newest or row.no > newest[row.thread].no:
+            newest[row.thread] = row
+    return {t.name: read.run_of(newest[t.pk]) for t in threads if t.pk in newest}
+
+
+def _threads_of(source: Source, name: str) -> list[ThreadRow]:
+    """Return a thread, or all of a session given its root."""
+    thread = source.thread(name)
+    return session_threads(source, name) if thread.session == thread.pk else [thread]
+
+
+def _matching(source: Source, ref: str, session_id: str | None) -> list[CheckpointRow]:
+    if session_id is None:
+        ids = source.tx.match_ids(ref, 20)
+        return source.tx.find(CheckpointRow, id=In(ids)) if ids else []
+    root = source.thread(session_id)
+    if root.session != root.pk:
+        raise ThreadNotFound(f"{session_id!r} is a thread, not a session (its root thread's id)")
+    lineages = session_lineages(source, root.pk)
+    if len(ref) == 32:
+        row = source.maybe_checkpoint(bytes.fromhex(ref[20:] + ref[:20]))
+        return [row] if row is not None and row.lineage in lineages else []
+    ids = source.tx.match_ids(ref, 100_000)
+    rows = source.tx.find(CheckpointRow, id=In(ids)) if ids else []
+    return [row for row in rows if row.lineage in lineages]
+
+
+def _millis(at: datetime) -> int:
+    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return int(aware.timestamp() * 1000)

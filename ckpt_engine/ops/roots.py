@@ -1,0 +1,90 @@
+"""Making threads."""
+
+from __future__ import annotations
+
+from ..errors import InvalidRequest, NameTaken
+from ..model import id_from_bytes
+from ..store import CheckpointRow, ThreadRow, Tx
+from .source import Source
+
+__all__ = ["MAIN", "make_branch", "make_root"]
+
+MAIN = "main"
+"""Branch name of a root thread."""
+
+
+def make_root(tx: Tx, name: str, at: int) -> ThreadRow:
+    """Make a root thread, or return the one there is."""
+    known = tx.thread(name)
+    if known is not None:
+        return known
+    _check_name(name, "a thread id")
+    pk = tx.next_pk(ThreadRow)
+    return _insert(tx, _new(pk, name, pk, MAIN, at))
+
+
+def make_branch(
+    tx: Tx, source: Source, origin: CheckpointRow, branch: str, name: str | None, at: int
+) -> ThreadRow:
+    """Make a thread that begins at a checkpoint; the same request again returns the same thread.
+
+    Raises:
+        NameTaken: The session has a thread of this name, or there is a thread of this id.
+    """
+    _check_name(branch, "a branch name")
+    owner = source.thread_by_pk(source.lineage(origin.lineage).thread)
+    session = source.names(owner.pk).session
+    known = tx.thread(name) if name is not None else None
+    if known is not None:
+        same = (known.branch, known.origin, known.session) == (branch, origin.cid, owner.session)
+        if same:
+            return known
+        raise NameTaken(f"there is a thread {name!r} already, and it is another branch")
+    if tx.one(ThreadRow, session=owner.session, branch=branch) is not None:
+        raise NameTaken(f"session {session!r} has a branch {branch!r} already")
+    if name is None:
+        name = f"{session}/{branch}"
+        if tx.thread(name) is not None:
+            name = f"{name}-{id_from_bytes(origin.id)[:8]}"
+            if tx.thread(name) is not None:
+                raise NameTaken(f"there is a thread {name!r} already: give a thread_id")
+    _check_name(name, "a thread id")
+    pk = tx.next_pk(ThreadRow)
+    row = _new(pk, name, owner.session, branch, at)
+    return _insert(tx, row._replace(origin=origin.cid, head=origin.cid, step=origin.step))
+
+
+def _new(pk: int, name: str, session: int, branch: str, at: int) -> ThreadRow:
+    return ThreadRow(
+        pk=pk,
+        name=name,
+        session=session,
+        branch=branch,
+        origin=None,
+        head=None,
+        open_tip=None,
+        step=-1,
+        superseded=None,
+        active=None,
+        turned=None,
+        closed=0,
+        at=at,
+        n_cp=0,
+        n_tag=0,
+        n_move=0,
+        n_run=0,
+    )
+
+
+def _insert(tx: Tx, row: ThreadRow) -> ThreadRow:
+    tx.insert(row)
+    return row
+
+
+def _check_name(name: str, what: str) -> None:
+    if not isinstance(name, str) or not name or len(name) > 1000:
+        raise InvalidRequest(f"{what} is text of 1 to 1,000 characters, not {name!r:.60}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{what} cannot have a lone surrogate") from None

@@ -1,0 +1,249 @@
+"""Looking at checkpoints, and going on from older ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+from ..errors import CheckpointNotFound, InvalidRequest
+from ..model import (
+    Checkpoint,
+    CheckpointInfo,
+    SnapshotTrigger,
+    Thread,
+    TimeTravelResult,
+    id_from_bytes,
+)
+from ..store import CheckpointRow, In, TagRow, ThreadRow, Tx
+from . import heads, read
+from .base import EngineBase
+from .prepare import TRIGGERS, now_ms
+from .roots import make_branch
+from .source import Source
+from .walk import ancestors, frontier
+
+__all__ = ["UNSET", "Travel"]
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = _Unset()
+"""Stands for an argument that was not given, where ``None`` means something."""
+
+
+class Travel(EngineBase):
+    """The verbs that read checkpoints and move heads."""
+
+    async def get(self, checkpoint_id: str) -> Checkpoint:
+        """Return the whole checkpoint, equal to what was given.
+
+        Raises:
+            CheckpointNotFound: There is none of this id.
+            Erased: Its content was erased.
+            Corrupted: What is stored of it is damaged.
+        """
+        return await self._read(
+            lambda source: read.checkpoint(source, source.checkpoint(checkpoint_id))
+        )
+
+    async def get_info(self, checkpoint_id: str) -> CheckpointInfo:
+        """Return a checkpoint without its content.
+
+        Raises:
+            CheckpointNotFound: There is none of this id.
+        """
+        return await self._read(
+            lambda source: read.infos(source, [source.checkpoint(checkpoint_id)])[0]
+        )
+
+    async def get_latest(self, thread_id: str) -> Checkpoint:
+        """Return the checkpoint that a thread goes on from.
+
+        Raises:
+            ThreadNotFound: There is no such thread.
+            CheckpointNotFound: It has none yet.
+        """
+        return await self._read(
+            lambda source: read.checkpoint(source, head_of(source, source.thread(thread_id)))
+        )
+
+    async def rewind(
+        self,
+        checkpoint_id: str,
+        *,
+        thread_id: str | None = None,
+        expected_head: str | _Unset | None = UNSET,
+    ) -> TimeTravelResult:
+        """Let a thread go on from a checkpoint; deletes nothing, and ``undo`` takes it back.
+
+        Args:
+            checkpoint_id: A checkpoint of the thread's session.
+            thread_id: The thread; the checkpoint's own when absent.
+            expected_head: The head that the caller has read; anything may be the head when absent.
+
+        Raises:
+            Conflict: The head is another one than ``expected_head``.
+            NotInSession: The checkpoint belongs to another session.
+        """
+        expected = None if isinstance(expected_head, _Unset) else expected_head
+        check = expected_head is not UNSET
+
+        def move(tx: Tx, source: Source) -> heads.Moved:
+            target = source.checkpoint(checkpoint_id)
+            return heads.rewind(tx, source, target, thread_id, expected, now_ms(), check=check)
+
+        return await self._moved(move)
+
+    async def undo(self, thread_id: str) -> TimeTravelResult:
+        """Bring back the head from before the newest rewind that was not undone.
+
+        Raises:
+            InvalidRequest: There is nothing to undo.
+        """
+        return await self._moved(lambda tx, source: heads.undo(tx, source, thread_id, now_ms()))
+
+    async def _moved(self, move: Callable[[Tx, Source], heads.Moved]) -> TimeTravelResult:
+        moved = await self._write(move)
+        self._caches.threads.put(moved.thread.name, moved.thread)
+
+        def result(source: Source) -> TimeTravelResult:
+            found = read.checkpoint(source, moved.target)
+            count = 0
+            if moved.old_head is not None:
+                old = source.by_cid(moved.old_head)
+                count = sum(1 for _ in ancestors(source, [old], page=512))
+            return TimeTravelResult(
+                checkpoint=found,
+                thread_id=moved.thread.name,
+                rewind_depth=moved.depth,
+                snapshot_count_before=count,
+                can_replay=found.next_node is not None,
+            )
+
+        return await self._read(result)
+
+    async def time_travel_to_step(self, thread_id: str, step: int) -> Checkpoint:
+        """Return the newest checkpoint at or before a step on the head's own path.
+
+        Raises:
+            CheckpointNotFound: The path begins after that step.
+        """
+
+        def find(source: Source) -> Checkpoint:
+            head = head_of(source, source.thread(thread_id))
+            for row in ancestors(source, [head]):
+                if row.step <= step:
+                    return read.checkpoint(source, row)
+            raise CheckpointNotFound(f"thread {thread_id!r} has no checkpoint at or before {step}")
+
+        return await self._read(find)
+
+    async def list_time_travel_points(
+        self,
+        thread_id: str,
+        *,
+        limit: int | None = 100,
+        before: int | None = None,
+        trigger: SnapshotTrigger | None = None,
+        tag: str | None = None,
+    ) -> list[CheckpointInfo]:
+        """Return the checkpoints on the head's path, newest first, without their content.
+
+        Args:
+            thread_id: The thread.
+            limit: At most so many; all when ``None``.
+            before: Only steps below this one: the last step of a page gives the next page.
+            trigger: Only those taken for this reason.
+            tag: Only those with this tag.
+        """
+        if limit is not None and limit < 0:
+            raise InvalidRequest(f"limit must be at least 0, not {limit}")
+        wanted = TRIGGERS.index(SnapshotTrigger(trigger)) if trigger is not None else None
+
+        def find(source: Source) -> list[CheckpointInfo]:
+            thread = source.thread(thread_id)
+            if thread.head is None:
+                return []
+            tagged = _tagged(source, thread, tag) if tag is not None else None
+            rows = (
+                row
+                for row in ancestors(source, [source.by_cid(thread.head)], page=128)
+                if (before is None or row.step < before)
+                and (wanted is None or row.trigger == wanted)
+                and (tagged is None or row.cid in tagged)
+            )
+            return read.infos(source, list(islice(rows, limit)))
+
+        return await self._read(find)
+
+    async def branch(
+        self, from_checkpoint_id: str, name: str, *, thread_id: str | None = None
+    ) -> Thread:
+        """Make a new thread that goes on from a checkpoint; nothing is copied.
+
+        Args:
+            from_checkpoint_id: Where it begins.
+            name: Its name, unique in the session.
+            thread_id: Its id; ``session/name`` when absent. The same request again returns the
+                thread that the first one made.
+
+        Raises:
+            CheckpointNotFound: There is no such checkpoint.
+            NameTaken: The session has a thread of this name, or there is one of this id.
+        """
+
+        def make(tx: Tx, source: Source) -> ThreadRow:
+            origin = source.checkpoint(from_checkpoint_id)
+            return make_branch(tx, source, origin, name, thread_id, now_ms())
+
+        row = await self._write(make)
+        return (await self._read(lambda source: read.threads(source, [row])))[0]
+
+    async def frontier_at(self, thread_id: str, step: int) -> tuple[str, ...]:
+        """Return what was done on the thread's path up to ``step`` and nothing of it follows.
+
+        On a straight line that is one checkpoint, in a parallel group several, in step order.
+
+        Raises:
+            CheckpointNotFound: The path begins after that step.
+        """
+
+        def find(source: Source) -> tuple[str, ...]:
+            rows = frontier(source, source.thread(thread_id), step)
+            return tuple(id_from_bytes(row.id) for row in rows)
+
+        return await self._read(find)
+
+    async def path(self, checkpoint_id: str, *, limit: int | None = None) -> list[CheckpointInfo]:
+        """Return a checkpoint and all its ancestors, through every parent, oldest first.
+
+        Args:
+            checkpoint_id: Where the path ends.
+            limit: Only so many of the newest.
+        """
+
+        def find(source: Source) -> list[CheckpointInfo]:
+            rows = ancestors(source, [source.checkpoint(checkpoint_id)], page=256)
+            return read.infos(source, list(islice(rows, limit))[::-1])
+
+        return await self._read(find)
+
+
+def head_of(source: Source, thread: ThreadRow) -> CheckpointRow:
+    """Return a thread's head.
+
+    Raises:
+        CheckpointNotFound: It has none yet.
+    """
+    if thread.head is None:
+        raise CheckpointNotFound(f"thread {thread.name!r} has no checkpoint yet")
+    return source.by_cid(thread.head)
+
+
+def _tagged(source: Source, thread: ThreadRow, name: str) -> set[int]:
+    threads = [row.pk for row in source.tx.find(ThreadRow, session=thread.session)]
+    return {t.checkpoint for t in source.tx.find(TagRow, thread=In(threads), name=name)}

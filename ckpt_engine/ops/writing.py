@@ -1,0 +1,471 @@
+"""Taking checkpoints: snapshots, and the steps of workflows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from .. import codec
+from ..errors import CheckpointError, CheckpointNotFound, IdReused, InvalidRequest
+from ..model import (
+    CommittedStep,
+    JoinedContent,
+    SnapshotTrigger,
+    StepCommit,
+    id_from_bytes,
+    id_to_bytes,
+    new_checkpoint_id,
+)
+from ..store import CheckpointRow, Expect, Tx
+from ..triggers import wanted
+from . import prepare
+from .base import EngineBase
+from .join import Joined, join
+from .place import Placed, StaleError, place
+from .prepare import Draft, LogDraft
+from .read import result_of, unpack_state
+from .roots import make_root
+from .source import MESSAGES, Source
+from .walk import own_rows
+
+__all__ = ["Writing"]
+
+_log = logging.getLogger("ckpt_engine")
+_ATTEMPTS = 100
+
+
+class Writing(EngineBase):
+    """The verbs that add checkpoints."""
+
+    async def snapshot(
+        self,
+        thread_id: str,
+        *,
+        messages: Sequence[Any] | None = None,
+        append: Sequence[Any] | None = None,
+        state: Mapping[str, Any] | None = None,
+        tools_result: Any = None,
+        trigger: SnapshotTrigger = SnapshotTrigger.MANUAL,
+        parent_checkpoint_id: str | None = None,
+        next_node: str | None = None,
+        node: str | None = None,
+        tags: Sequence[str] = (),
+        summary: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str | None:
+        """Commit one checkpoint and return its id, or ``None`` when its trigger is not enabled.
+
+        Args:
+            thread_id: The thread; for an unknown id a new root thread is made.
+            messages: The whole conversation, or
+            append: only what is new in it; neither for no change.
+            state: The whole state; unchanged from the parent when absent.
+            tools_result: The result of the step.
+            trigger: Why.
+            parent_checkpoint_id: The checkpoint to go on from; the thread's head when absent.
+            next_node: What the agent was to do next.
+            node: The step that made it.
+            tags: Names to give it.
+            summary: One line for people; derived from the content when absent.
+            metadata: Small facts (JSON object).
+
+        Raises:
+            InvalidRequest: Both ``messages`` and ``append`` were given.
+            Unstorable: A value cannot be stored; the message gives the path to it.
+            TooLarge: The snapshot is above ``max_snapshot_size_mb``.
+            CheckpointNotFound: There is no such parent.
+            NotInSession: The parent belongs to another session.
+        """
+        if not wanted(trigger, self.config.triggers):
+            _log.info("no snapshot of %s: trigger %s is not enabled", thread_id, trigger)
+            return None
+        if messages is not None and append is not None:
+            raise InvalidRequest("give messages (all) or append (the new ones), not both")
+        checkpoint_id = new_checkpoint_id()
+        build = partial(
+            self._snapshot_draft,
+            stored_id=id_to_bytes(checkpoint_id),
+            thread_id=thread_id,
+            messages=messages,
+            append=append,
+            state=state,
+            trigger=SnapshotTrigger(trigger),
+            parent_id=parent_checkpoint_id,
+            node=node,
+            tags=_checked_tags(tags),
+            rest={
+                "tools_result": tools_result,
+                "next_node": next_node,
+                "summary": summary,
+                "metadata": metadata,
+            },
+        )
+        await self._commit(thread_id, lambda source, late: build(source))
+        return checkpoint_id
+
+    async def snapshot_safe(self, thread_id: str, **given: Any) -> str | None:
+        """Do as :meth:`snapshot`, but never raise: log what went wrong and return ``None``."""
+        try:
+            return await self.snapshot(thread_id, **given)
+        except Exception as err:  # noqa: BLE001  (that is the promise)
+            _log.warning("no snapshot of %s: %s", thread_id, err, exc_info=not _ours(err))
+            return None
+
+    async def commit_step(self, step: StepCommit) -> CommittedStep:
+        """Commit a workflow's step; a known id answers with what is stored for it.
+
+        Raises:
+            IdReused: The id is known, but records another step.
+            ThreadNotFound: There is no such thread.
+            CheckpointNotFound: A parent is not committed (without ``fallback_to_head``).
+            NotInSession: A parent belongs to another session.
+            InvalidRequest: The step is not greater than its parents'.
+            Unstorable: A value cannot be stored.
+            TooLarge: The step is above ``max_snapshot_size_mb``.
+        """
+        stored_id = id_to_bytes(step.checkpoint_id)
+        try:
+            found = await self._commit(
+                step.thread_id,
+                lambda source, late: self._step_draft(source, step, stored_id, late=late),
+                ids=(stored_id,),
+            )
+        except CheckpointNotFound:
+            known = await self._read(lambda source: self._known(source, step))
+            if known is None:
+                raise
+            return known
+        if isinstance(found, Placed):
+            return CommittedStep(
+                checkpoint_id=step.checkpoint_id,
+                created=True,
+                tools_result=step.tools_result,
+                late=bool(found.late),
+            )
+        answer = await self._read(lambda source: self._known(source, step))
+        assert answer is not None
+        return answer
+
+    async def join(self, parents: Sequence[str]) -> JoinedContent:
+        """Return the content that a step with these parents starts from, without committing.
+
+        Raises:
+            CheckpointNotFound: A parent is not committed.
+        """
+
+        def joined(source: Source) -> JoinedContent:
+            rows = [source.checkpoint(parent) for parent in parents]
+            start = join(source, rows)
+            logs = prepare.log_lengths(start.prefix)
+            messages = _whole_log(source, start, MESSAGES, logs)
+            packed = start.state
+            if packed is None:
+                packed = source.state(rows[0].state).values if rows else {}
+            state = unpack_state(source, packed, start.prefix, logs)
+            for key, value in packed.items():
+                if value == codec.LOG_PLACE:
+                    state[key] = _whole_log(source, start, key, logs)
+            return JoinedContent(messages=messages, state=state, disputed=start.disputed)
+
+        return await self._read(joined)
+
+    async def check_storable(
+        self, *, messages: Sequence[Any] = (), state: Mapping[str, Any] | None = None
+    ) -> None:
+        """Check that values can be stored, without storing them.
+
+        Raises:
+            Unstorable: One cannot; the message gives the path to it.
+            TooLarge: They are above ``max_snapshot_size_mb``.
+        """
+        blobs: codec.Blobs = {}
+        size = len(codec.pack(list(messages), blobs, "messages"))
+        size += len(codec.pack(dict(state or {}), blobs, "state"))
+        codec.check_size(size + sum(map(len, blobs.values())), self.config.max_snapshot_size_mb)
+
+    # --- drafts ---
+
+    async def _commit(
+        self, thread: str, build: Any, *, ids: tuple[bytes, ...] = ()
+    ) -> Placed | CheckpointRow:
+        """Prepare and place a draft, anew where another write was first."""
+        late = False
+        expect = Expect((thread,), ids)
+        for _ in range(_ATTEMPTS):
+            draft: Draft = await self._look_up(lambda source, late=late: build(source, late))
+            try:
+                found = await self._store.write(partial(_place_or_find, draft=draft), expect)
+            except StaleError as stale:
+                late = stale.late
+                self._caches.threads.drop(thread)
+                continue
+            except CheckpointNotFound:
+                self._caches.clear()
+                raise
+            if isinstance(found, Placed):
+                self._remember(found)
+            return found
+        raise StaleError
+
+    def _remember(self, placed: Placed) -> None:
+        source = Source(self._caches)
+        source.remember(placed.row)
+        source.remember_state(placed.state)
+        self._caches.threads.put(placed.thread.name, placed.thread)
+        self._committed(placed)
+
+    def _committed(self, placed: Placed) -> None:
+        """Take note of a commit; upkeep overrides this."""
+
+    def _snapshot_draft(
+        self,
+        source: Source,
+        *,
+        stored_id: bytes,
+        thread_id: str,
+        messages: Sequence[Any] | None,
+        append: Sequence[Any] | None,
+        state: Mapping[str, Any] | None,
+        trigger: SnapshotTrigger,
+        parent_id: str | None,
+        node: str | None,
+        tags: tuple[str, ...],
+        rest: dict[str, Any],
+    ) -> Draft:
+        thread = source.maybe_thread(thread_id)
+        parent = None
+        if parent_id is not None:
+            parent = source.checkpoint(parent_id)
+        elif thread is not None and thread.head is not None:
+            parent = source.by_cid(thread.head)
+        draft = self._draft(
+            source,
+            Joined(parent),
+            [parent] if parent else [],
+            messages=messages,
+            append=append or (),
+            state=state,
+            rest=rest,
+        )
+        draft.id, draft.thread, draft.tags = stored_id, thread_id, tags
+        draft.step = parent.step + 1 if parent else 0
+        draft.kind = "head" if parent_id is None else "parent"
+        draft.trigger, draft.node = trigger, node
+        return draft
+
+    def _step_draft(
+        self, source: Source, step: StepCommit, stored_id: bytes, *, late: bool
+    ) -> Draft:
+        source.thread(step.thread_id)
+        parents, missing = self._parents(source, step)
+        if parents and step.step <= max(row.step for row in parents):
+            raise InvalidRequest(
+                f"step {step.step} must be greater than its parents' steps "
+                f"({', '.join(str(row.step) for row in parents)})"
+            )
+        start = join(source, parents)
+        metadata = dict(step.metadata)
+        if late:
+            metadata["late"] = True
+        if missing:
+            metadata["gap"] = missing
+        if start.disputed:
+            metadata["disputed"] = list(start.disputed)
+        draft = self._draft(
+            source,
+            start,
+            parents,
+            append=step.append,
+            state_set=step.state_set,
+            state_delete=step.state_delete,
+            rest={
+                "tools_result": step.tools_result,
+                "next_node": step.next_node,
+                "summary": None,
+                "metadata": metadata,
+            },
+        )
+        draft.id, draft.thread, draft.tags = stored_id, step.thread_id, _checked_tags(step.tags)
+        draft.step, draft.kind, draft.first, draft.late = step.step, "step", step.first, late
+        draft.trigger, draft.node = SnapshotTrigger(step.trigger), step.node
+        return draft
+
+    def _parents(self, source: Source, step: StepCommit) -> tuple[list[CheckpointRow], list[str]]:
+        """Return the parents, and which of them were never committed."""
+        if not step.fallback_to_head:
+            return [source.checkpoint(parent) for parent in step.parents], []
+        rows = [source.maybe_checkpoint(id_to_bytes(parent)) for parent in step.parents]
+        found = [row for row in rows if row is not None]
+        missing = [p for p, row in zip(step.parents, rows, strict=True) if row is None]
+        if not missing or found:
+            return found, missing
+        thread = source.thread(step.thread_id)
+        below = own_rows(source, thread, step.step - 1)
+        if below:
+            return [max(below, key=lambda row: (row.step, row.id))], missing
+        heads = [cid for cid in (thread.origin, thread.turned, thread.head) if cid is not None]
+        lower = [row for cid in heads if (row := source.by_cid(cid)).step < step.step]
+        return lower[:1], missing
+
+    def _draft(
+        self,
+        source: Source,
+        start: Joined,
+        parents: list[CheckpointRow],
+        *,
+        messages: Sequence[Any] | None = None,
+        append: Sequence[Any] = (),
+        state: Mapping[str, Any] | None = None,
+        state_set: Mapping[str, Any] | None = None,
+        state_delete: Sequence[str] = (),
+        rest: dict[str, Any],
+    ) -> Draft:
+        prefix = start.prefix
+        copied = start.copied.get(MESSAGES, [])
+        logs: dict[str, LogDraft] = {}
+        if messages is not None:
+            logs[MESSAGES] = prepare.replaced(source, MESSAGES, prefix, messages, "messages")
+        else:
+            logs[MESSAGES] = prepare.appended(prefix, MESSAGES, copied, append, "append")
+        before = source.state(parents[0].state if parents else None)
+        values, state_blobs = self._values(
+            source, start, before.values, logs, state, state_set, state_delete
+        )
+        after, row = prepare.next_state(source, before, values, deltas=self.config.delta_snapshots)
+        meta, result, fmt, blobs = prepare.finish(**rest)
+        size = sum(len(i) for log in logs.values() for i in log.items) + len(meta or b"")
+        size += len(row[1] if row else b"") + len(result or b"")
+        size += sum(len(b) for group in (blobs, state_blobs) for b in group.values())
+        size += sum(len(b) for log in logs.values() for b in log.blobs.values())
+        codec.check_size(size, self.config.max_snapshot_size_mb)
+        return Draft(
+            id=b"",
+            thread="",
+            step=0,
+            parents=list(parents),
+            prefix=prefix,
+            logs=logs,
+            state=after,
+            state_row=row,
+            state_blobs=state_blobs,
+            trigger=SnapshotTrigger.MANUAL,
+            at=prepare.now_ms(),
+            node=None,
+            meta=meta,
+            result=result,
+            fmt=fmt,
+            blobs=blobs,
+            tags=(),
+        )
+
+    def _values(
+        self,
+        source: Source,
+        start: Joined,
+        before: dict[str, bytes],
+        logs: dict[str, LogDraft],
+        state: Mapping[str, Any] | None,
+        state_set: Mapping[str, Any] | None,
+        state_delete: Sequence[str],
+    ) -> tuple[dict[str, bytes], codec.Blobs]:
+        """Return the packed state after the step; lists that are logs go to ``logs``."""
+        blobs: codec.Blobs = {}
+        given = dict(state if state is not None else state_set or {})
+        names = [n for n in (*self.config.logs, *prepare.log_lengths(start.prefix)) if n]
+        for name in dict.fromkeys((*names, *start.copied)):
+            if name == MESSAGES:
+                continue
+            if isinstance(given.get(name), list) and name in given:
+                items = given.pop(name)
+                logs[name] = prepare.replaced(source, name, start.prefix, items, f"state[{name!r}]")
+            elif name in prepare.log_lengths(start.prefix) or name in start.copied:
+                copied = start.copied.get(name, [])
+                logs[name] = prepare.appended(start.prefix, name, copied, (), "state")
+        as_logs = [n for n in logs if n != MESSAGES]
+        packed = prepare.packed_state(given, blobs)
+        if state is not None:
+            values = {key: packed.get(key, codec.LOG_PLACE) for key in state}
+            return values, blobs
+        values = dict(before if start.state is None else start.state)
+        values.update(packed)
+        for name in as_logs:
+            if name in (state_set or {}) and name not in packed:
+                values[name] = codec.LOG_PLACE
+        for key in state_delete:
+            values.pop(key, None)
+        return values, blobs
+
+    def _known(self, source: Source, step: StepCommit) -> CommittedStep | None:
+        row = source.maybe_checkpoint(id_to_bytes(step.checkpoint_id))
+        if row is None:
+            return None
+        metadata = _metadata(source, row)
+        thread = source.names(source.lineage(row.lineage).thread).thread
+        if thread != step.thread_id or metadata.get("fingerprint") != step.metadata.get(
+            "fingerprint"
+        ):
+            raise IdReused(
+                f"checkpoint {step.checkpoint_id} is step {row.step} ({row.node or 'no node'}) of "
+                f"thread {thread!r}, not this one"
+            )
+        return CommittedStep(
+            checkpoint_id=id_from_bytes(row.id),
+            created=False,
+            tools_result=result_of(source, row),
+            late=bool(metadata.get("late")),
+        )
+
+    async def find_committed(self, checkpoint_id: str) -> CommittedStep | None:
+        """Return the stored result of a committed step, or ``None``; reads no conversation."""
+
+        def found(source: Source) -> CommittedStep | None:
+            row = source.maybe_checkpoint(id_to_bytes(checkpoint_id))
+            if row is None:
+                return None
+            return CommittedStep(
+                checkpoint_id=checkpoint_id,
+                created=False,
+                tools_result=result_of(source, row),
+                late=bool(_metadata(source, row).get("late")),
+                metadata=_metadata(source, row),
+            )
+
+        return await self._read(found)
+
+
+def _place_or_find(tx: Tx, draft: Draft) -> Placed | CheckpointRow:
+    if draft.kind == "step":
+        known = tx.checkpoint(draft.id)
+        if known is not None:
+            return known
+    elif tx.thread(draft.thread) is None:
+        if draft.parents:
+            raise InvalidRequest(
+                f"there is no thread {draft.thread!r}: branch makes one from a checkpoint"
+            )
+        make_root(tx, draft.thread, draft.at)
+    return place(tx, draft)
+
+
+def _metadata(source: Source, row: CheckpointRow) -> dict[str, Any]:
+    found = codec.unpack(row.meta, source.blobs)[0] if row.meta is not None else None
+    return found or {}
+
+
+def _whole_log(source: Source, start: Joined, name: str, logs: dict[str, Any]) -> list[Any]:
+    values: list[Any] = []
+    if start.prefix is not None and name in logs:
+        values = source.values(start.prefix.lineage, name, 0, logs[name][0])
+    return values + [codec.unpack(item, source.blobs) for item in start.copied.get(name, [])]
+
+
+def _checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tags, str) or not all(isinstance(t, str) and t for t in tags):
+        raise InvalidRequest(f"tags must be a list of names, not {tags!r}")
+    return tuple(dict.fromkeys(tags))
+
+
+def _ours(err: Exception) -> bool:
+    return isinstance(err, CheckpointError)
