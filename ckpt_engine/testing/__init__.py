@@ -3,6 +3,8 @@
 Needs ``pytest``, ``pytest-asyncio`` (in auto mode) and ``hypothesis``.
 """
 
+from .engine_contract import EngineContract
+from .machine import EngineMachine
 from .store_contract import StoreContract
 
-__all__ = ["StoreContract"]
+__all__ = ["EngineContract", "EngineMachine", "StoreContract"]
