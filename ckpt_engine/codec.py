@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import zstandard
@@ -161,10 +161,11 @@ def _plain(value: Any) -> Any:
         return bytes(value)
     if isinstance(value, tuple):
         return list(value)
-    for base in (str, int, float, dict, list, bytes):
+    if isinstance(value, str):
+        return str.__str__(value)
+    for base in (int, float, dict, list, bytes):
         if isinstance(value, base):
-            plain: Any = base.__str__(value) if base is str else base(value)
-            return str(plain) if type(plain) is not base else plain
+            return cast("Any", base)(value)
     dump = getattr(value, "model_dump", None)
     if callable(dump) and not isinstance(value, type):
         return dump(mode="json")
@@ -299,20 +300,25 @@ def _header(count: int, short: int, long: int) -> bytes:
 
 
 def split_array(packed: bytes | memoryview) -> list[bytes]:
-    """Return the packed items of a packed list."""
-    return _split(_raw_list.decode, packed, lambda raws: [bytes(raw) for raw in raws])
+    """Return the packed items of a packed list.
+
+    Raises:
+        Corrupted: This is none.
+    """
+    try:
+        return [bytes(raw) for raw in _raw_list.decode(packed)]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+        raise Corrupted(f"a stored value cannot be read: {err}") from err
 
 
 def split_map(packed: bytes | memoryview) -> dict[str, bytes]:
-    """Return the packed values of a packed object by key."""
-    return _split(_raw_map.decode, packed, lambda raws: {k: bytes(v) for k, v in raws.items()})
+    """Return the packed values of a packed object by key.
 
-
-def _split(
-    decode: Callable[..., Any], packed: bytes | memoryview, build: Callable[..., Any]
-) -> Any:
+    Raises:
+        Corrupted: This is none.
+    """
     try:
-        return build(decode(packed))
+        return {key: bytes(raw) for key, raw in _raw_map.decode(packed).items()}
     except (msgspec.MsgspecError, UnicodeDecodeError) as err:
         raise Corrupted(f"a stored value cannot be read: {err}") from err
 

@@ -48,7 +48,7 @@ class CheckpointEngine(Writing, Travel, Registry):
         return await self._read(lambda source: tree.diff(source, a, b))
 
     def snapshot_on(self, trigger: Any, **given: Any) -> Any:
-        """Decorate a function with a checkpoint before and after; see :mod:`ckpt_engine.capture`."""
+        """Decorate a function with a checkpoint before and after: :mod:`ckpt_engine.capture`."""
         return snapshot_on(self, trigger, **given)
 
     def snapshot_scope(self, thread_id: str, **given: Any) -> Any:

@@ -11,7 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = [
     "TABLES",
@@ -311,7 +311,6 @@ class Tx(ABC):
     def find(
         self,
         table: type[R],
-        *,
         order: str = "",
         limit: int | None = None,
         **where: Cond,
@@ -355,7 +354,7 @@ class Tx(ABC):
 
     def one(self, table: type[R], **where: Cond) -> R | None:
         """Return the only row that meets every condition, or ``None``."""
-        rows = self.find(table, limit=1, **where)
+        rows = self.find(table, "", 1, **where)
         return rows[0] if rows else None
 
     def thread(self, name: str) -> ThreadRow | None:
@@ -378,7 +377,7 @@ class Expect:
 class Store(ABC):
     """A database that runs transactions."""
 
-    url: ClassVar[str] | str
+    url: str
 
     @abstractmethod
     async def read(self, work: Callable[[Tx], T]) -> T:

@@ -10,7 +10,6 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import Corrupted
 from ..store import CheckpointRow
 from .prepare import log_lengths
 from .source import MESSAGES, Source
@@ -40,8 +39,12 @@ def join(source: Source, parents: Sequence[CheckpointRow]) -> Joined:
     if len(parents) <= 1:
         return Joined(parents[0] if parents else None)
     cut, done, links = _since_parting(source, parents)
-    prefix, rest = _leading(parents[0], cut, done, links)
-    copied = _copied(source, parents, prefix, rest)
+    if any(own < 0 for row in done for _, _, own in log_lengths(row).values()):
+        prefix: CheckpointRow | None = parents[0]
+        copied = _after_rewriting(source, parents)
+    else:
+        prefix, rest = _leading(parents[0], cut, done, links)
+        copied = _copied(source, parents, prefix, rest)
     state, disputed = _joined_state(source, cut, done, parents)
     return Joined(prefix, copied, state, disputed)
 
@@ -97,23 +100,40 @@ def _copied(
     prefix: CheckpointRow | None,
     rest: list[CheckpointRow],
 ) -> dict[str, list[bytes]]:
+    """Return what comes after the prefix: the additions of the rest, in step order."""
     names = {name for row in (*rest, *parents) for name in log_lengths(row)} | {MESSAGES}
     copied: dict[str, list[bytes]] = {}
     for name in names:
         items: list[bytes] = []
         for row in rest:
             length, _, own = log_lengths(row).get(name, (0, b"", 0))
-            if own < 0:
-                raise _RewrittenError(row)
-            items += source.items(row.lineage, name, length - own, length) if own else []
+            items += source.items(row.lineage, name, length - own, length) if own > 0 else []
         if items:
             copied[name] = items
     return copied
 
 
-class _RewrittenError(Corrupted):
-    def __init__(self, row: CheckpointRow) -> None:
-        super().__init__("a parallel line replaced the conversation; it cannot be joined")
+def _after_rewriting(source: Source, parents: Sequence[CheckpointRow]) -> dict[str, list[bytes]]:
+    """Return what the further parents have beyond what they share with the first.
+
+    Where a parallel line has replaced a log there are no additions to speak of.
+    """
+    first = parents[0]
+    copied: dict[str, list[bytes]] = {}
+    for name in {name for row in parents for name in log_lengths(row)}:
+        mine = _log(source, first, name)
+        for other in parents[1:]:
+            theirs = _log(source, other, name)
+            pairs = enumerate(zip(mine, theirs, strict=False))
+            common = min(len(mine), len(theirs))
+            common = next((i for i, (x, y) in pairs if x != y), common)
+            copied[name] = copied.get(name, []) + theirs[common:]
+    return {name: items for name, items in copied.items() if items}
+
+
+def _log(source: Source, row: CheckpointRow, name: str) -> list[bytes]:
+    length = log_lengths(row).get(name, (0, b"", 0))[0]
+    return source.items(row.lineage, name, 0, length) if length else []
 
 
 def _joined_state(
@@ -122,30 +142,30 @@ def _joined_state(
     done: list[CheckpointRow],
     parents: Sequence[CheckpointRow],
 ) -> tuple[dict[str, bytes] | None, tuple[str, ...]]:
-    base = source.state(cut.state if cut else None).values
+    """Return the state with every change since the parting, in step order, and disputed keys."""
     if all(row.state == parents[0].state for row in parents):
         return None, ()
+    base = source.state(cut.state if cut else None).values
     state = dict(base)
-    by_line: dict[str, set[int]] = {}
     known = {cut.cid: base} if cut else {}
     for row in done:
-        values = source.state(row.state).values
-        known[row.cid] = values
+        values = known[row.cid] = source.state(row.state).values
         before = [known.get(p.cid, base) for p in source.parents(row)] or [base]
-        for key in dict.fromkeys((*values, *(k for b in before for k in b))):
-            if all(values.get(key) != b.get(key) for b in before):
-                if key in values:
-                    state[key] = values[key]
-                else:
-                    state.pop(key, None)
-    for parent in parents:
-        values = source.state(parent.state).values
-        for key in dict.fromkeys((*values, *base)):
-            if values.get(key) != base.get(key):
-                by_line.setdefault(key, set()).add(hash(values.get(key)))
-    changes: dict[str, int] = {}
-    for parent in parents:
-        values = source.state(parent.state).values
-        for key in by_line:
-            changes[key] = changes.get(key, 0) + (values.get(key) != base.get(key))
-    return state, tuple(sorted(key for key, count in changes.items() if count > 1))
+        _apply(state, values, before)
+    tips = [source.state(row.state).values for row in parents]
+    keys = dict.fromkeys(key for values in (*tips, base) for key in values)
+    changed = {key: sum(tip.get(key) != base.get(key) for tip in tips) for key in keys}
+    return state, tuple(sorted(key for key, count in changed.items() if count > 1))
+
+
+def _apply(
+    state: dict[str, bytes], values: dict[str, bytes], before: list[dict[str, bytes]]
+) -> None:
+    """Do to ``state`` what a step did to the states it came from."""
+    for key in dict.fromkeys((*values, *(k for known in before for k in known))):
+        if any(values.get(key) == known.get(key) for known in before):
+            continue
+        if key in values:
+            state[key] = values[key]
+        else:
+            state.pop(key, None)

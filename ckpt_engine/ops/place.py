@@ -27,8 +27,8 @@ from ..store import (
     ThreadRow,
     Tx,
 )
-from .prepare import MESSAGES, TRIGGERS, Draft, LogDraft
-from .source import LoadedState, Piece, clip, inherited_pieces
+from .prepare import TRIGGERS, Draft, LogDraft
+from .source import MESSAGES, LoadedState, Piece, clip, inherited_pieces
 
 __all__ = ["OWNER", "Placed", "StaleError", "place"]
 

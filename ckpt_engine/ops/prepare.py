@@ -11,6 +11,7 @@ import msgspec
 
 from .. import codec
 from ..delta import base_depth, diff
+from ..errors import Unstorable
 from ..model import SnapshotTrigger
 from ..store import CheckpointRow
 from .source import EMPTY_STATE, MESSAGES, LoadedState, Source
@@ -83,11 +84,8 @@ def log_lengths(row: CheckpointRow | None) -> dict[str, tuple[int, bytes, int]]:
     """Return log -> (length, chain, own) of a checkpoint."""
     if row is None:
         return {}
-    logs = {MESSAGES: (row.length, row.chain, row.own)}
-    if row.logs is not None:
-        for name, (length, chain, own) in msgspec.msgpack.decode(row.logs).items():
-            logs[name] = (length, chain, own)
-    return logs
+    others = msgspec.msgpack.decode(row.logs) if row.logs is not None else {}
+    return {MESSAGES: (row.length, row.chain, row.own), **{n: tuple(f) for n, f in others.items()}}
 
 
 def appended(
@@ -159,7 +157,7 @@ def packed_state(values: Mapping[str, Any], blobs: codec.Blobs) -> dict[str, byt
     """
     whole = codec.pack(values, blobs, "state")
     if not (0x80 <= whole[0] <= 0x8F or whole[0] in (0xDE, 0xDF)):
-        raise codec.Unstorable(f"state: an object is expected, not a {type(values).__name__}")
+        raise Unstorable(f"state: an object is expected, not a {type(values).__name__}")
     return codec.split_map(whole)
 
 

@@ -25,9 +25,11 @@ class Registry(EngineBase):
     async def create_thread(self, thread_id: str, *, created_at: datetime | None = None) -> Thread:
         """Make a root thread without checkpoints; return the one there is, if there is one."""
         at = now_ms() if created_at is None else _millis(created_at)
-        known = await self._read(lambda source: source.maybe_thread(thread_id))
-        row = known or await self._write(lambda tx, _: make_root(tx, thread_id, at))
-        return (await self._read(lambda source: read.threads(source, [row])))[0]
+        row = await self._read(lambda source: source.maybe_thread(thread_id))
+        if row is None:
+            row = await self._write(lambda tx, _: make_root(tx, thread_id, at))
+        made = row
+        return (await self._read(lambda source: read.threads(source, [made])))[0]
 
     async def get_thread(self, thread_id: str) -> Thread:
         """Return a thread.

@@ -54,6 +54,54 @@ class _Line:
         return self._rows.pop()
 
 
+class _Walk:
+    """The lines that are open, and what was yielded."""
+
+    def __init__(self, source: Source, page: int) -> None:
+        self._source = source
+        self._page = page
+        self._lines: dict[int, _Line] = {}
+        self._seen: set[int] = set()
+        self._step: int | None = None
+
+    def open(self, lineage: int, upto: int) -> None:
+        """Read a lineage from a step downwards, too."""
+        if self._step is not None:
+            upto = min(upto, self._step)  # what is above was yielded
+        if lineage in self._lines:
+            self._lines[lineage].reach(upto)
+        else:
+            self._lines[lineage] = _Line(self._source, lineage, upto, self._page)
+
+    def next(self) -> CheckpointRow | None:
+        """Return the newest row that was not yielded, or ``None`` at the end."""
+        while (line := self._newest()) is not None:
+            row = line.take()
+            if row.cid not in self._seen:
+                self._seen.add(row.cid)
+                self._step = row.step
+                return row
+        return None
+
+    def _newest(self) -> _Line | None:
+        best: tuple[tuple[int, bytes], _Line] | None = None
+        pending = list(self._lines)
+        while pending:
+            pk = pending.pop()
+            line = self._lines[pk]
+            row = line.peek()
+            if row is None:
+                del self._lines[pk]
+                parent, step = line.lineage.parent, line.lineage.fork_step
+                if parent is not None and step is not None:
+                    self.open(parent, step)
+                    if parent not in pending:
+                        pending.append(parent)
+            elif best is None or (row.step, row.id) > best[0]:
+                best = (row.step, row.id), line
+        return best[1] if best else None
+
+
 def ancestors(
     source: Source, starts: Iterable[CheckpointRow], *, page: int = _PAGE
 ) -> Iterator[CheckpointRow]:
@@ -64,46 +112,15 @@ def ancestors(
         starts: Where to begin.
         page: Rows to read at a time.
     """
-    lines: dict[int, _Line] = {}
-    seen: set[int] = set()
-    step_now: int | None = None
-
-    def open_line(lineage: int, upto: int) -> None:
-        upto = upto if step_now is None else min(upto, step_now)  # above it, all was yielded
-        if lineage in lines:
-            lines[lineage].reach(upto)
-        else:
-            lines[lineage] = _Line(source, lineage, upto, page)
-
+    walk = _Walk(source, page)
     for row in starts:
-        open_line(row.lineage, row.step)
-    while lines:
-        tops: list[tuple[int, bytes, int]] = []
-        for pk, line in list(lines.items()):
-            row = line.peek()
-            if row is not None:
-                tops.append((row.step, row.id, pk))
-                continue
-            del lines[pk]
-            parent, step = line.lineage.parent, line.lineage.fork_step
-            if parent is not None and step is not None:
-                open_line(parent, step)
-                above = lines[parent].peek()
-                if above is not None:
-                    tops.append((above.step, above.id, parent))
-        if not tops:
-            continue
-        line = lines[max(tops)[2]]
-        row = line.take()
-        if row.cid in seen:
-            continue
-        seen.add(row.cid)
-        step_now = row.step
-        yield row
-        if row.nparents > 1:
-            cids = [edge.parent for edge in source.tx.find(Edge, child=row.cid)]
+        walk.open(row.lineage, row.step)
+    while (found := walk.next()) is not None:
+        yield found
+        if found.nparents > 1:
+            cids = [edge.parent for edge in source.tx.find(Edge, child=found.cid)]
             for other in source.tx.find(CheckpointRow, cid=In(cids)):
-                open_line(other.lineage, other.step)
+                walk.open(other.lineage, other.step)
 
 
 def own_rows(source: Source, thread: ThreadRow, upto: int) -> list[CheckpointRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -102,7 +102,7 @@ class Writing(EngineBase):
                 "metadata": metadata,
             },
         )
-        await self._commit(thread_id, lambda source, late: build(source))
+        await self._commit(thread_id, lambda _, source: build(source))
         return checkpoint_id
 
     async def snapshot_safe(self, thread_id: str, **given: Any) -> str | None:
@@ -129,7 +129,7 @@ class Writing(EngineBase):
         try:
             found = await self._commit(
                 step.thread_id,
-                lambda source, late: self._step_draft(source, step, stored_id, late=late),
+                lambda late, source: self._step_draft(source, step, stored_id, late=late),
                 ids=(stored_id,),
             )
         except CheckpointNotFound:
@@ -188,13 +188,13 @@ class Writing(EngineBase):
     # --- drafts ---
 
     async def _commit(
-        self, thread: str, build: Any, *, ids: tuple[bytes, ...] = ()
+        self, thread: str, build: Callable[[bool, Source], Draft], *, ids: tuple[bytes, ...] = ()
     ) -> Placed | CheckpointRow:
         """Prepare and place a draft, anew where another write was first."""
         late = False
         expect = Expect((thread,), ids)
         for _ in range(_ATTEMPTS):
-            draft: Draft = await self._look_up(lambda source, late=late: build(source, late))
+            draft = await self._look_up(partial(build, late))
             try:
                 found = await self._store.write(partial(_place_or_find, draft=draft), expect)
             except StaleError as stale:

@@ -105,7 +105,7 @@ class _MemoryTx(Tx):
         self._undo: list[Callable[[], None]] = []
 
     def find(
-        self, table: type[R], *, order: str = "", limit: int | None = None, **where: Cond
+        self, table: type[R], order: str = "", limit: int | None = None, **where: Cond
     ) -> list[R]:
         rows = self._tables[table].matching(where)
         columns = (order.lstrip("-"),) if order else TABLES[table].key

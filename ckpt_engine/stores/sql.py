@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable
@@ -248,9 +247,9 @@ class SqlStore(Store):
             raise StoreBusy("a reader still holds pages from before the erasure; try again")
 
     async def size(self) -> int:
-        files = (self._path, f"{self._path}-wal")
+        files = [Path(self._path), Path(f"{self._path}-wal")]
         return await asyncio.to_thread(
-            lambda: sum(os.path.getsize(name) for name in files if os.path.exists(name))
+            lambda: sum(file.stat().st_size for file in files if file.exists())
         )
 
     async def close(self) -> None:

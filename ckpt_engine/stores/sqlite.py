@@ -74,7 +74,7 @@ class SqliteTx(Tx):
         return self._ids[stored_id]
 
     def find(
-        self, table: type[R], *, order: str = "", limit: int | None = None, **where: Cond
+        self, table: type[R], order: str = "", limit: int | None = None, **where: Cond
     ) -> list[R]:
         self._flush(table)
         return self._select(table, where, order, limit)
@@ -85,12 +85,12 @@ class SqliteTx(Tx):
         rows: list[R] = []
         for part in _chunks(where):
             sql, values = _where(part)
-            text = _select_sql(table, sql, order, limit is not None)
+            text = _select_sql(cast("Any", table), sql, order, limit is not None)
             found = self._db.execute(text, (*values, limit) if limit is not None else values)
             rows += map(cast("Any", table)._make, found.fetchall())
         if len(rows) > 1 and any(isinstance(w, In) for w in where.values()):
             column = table._fields.index(order.lstrip("-") or TABLES[table].key[0])
-            rows.sort(key=lambda row: row[column], reverse=order.startswith("-"))
+            rows.sort(key=lambda row: cast("Any", row[column]), reverse=order.startswith("-"))
         return rows if limit is None else rows[:limit]
 
     def count(self, table: type[R], **where: Cond) -> int:
@@ -105,12 +105,11 @@ class SqliteTx(Tx):
     def insert(self, *rows: Row) -> None:
         self.changes += 1
         for row in rows:
-            kind = type(row)
-            self._inserts.setdefault(kind, []).append(sealed(row))
-            if kind is CheckpointRow:
-                self._ids[row.id] = row  # type: ignore[union-attr]
-            elif kind is ThreadRow:
-                self._threads.pop(row.name, None)  # type: ignore[union-attr]
+            self._inserts.setdefault(type(row), []).append(sealed(row))
+            if isinstance(row, CheckpointRow):
+                self._ids[row.id] = row
+            elif isinstance(row, ThreadRow):
+                self._threads.pop(row.name, None)
 
     def update(self, *rows: Row) -> None:
         self.changes += 1
@@ -119,7 +118,9 @@ class SqliteTx(Tx):
                 self._threads[row.name] = row
             else:
                 self._flush(type(row))
-                self._db.execute(_update_sql(type(row), ()), _update_values(sealed(row), ()))
+                self._db.execute(
+                    _update_sql(cast("Any", type(row)), ()), _update_values(sealed(row), ())
+                )
                 self._forget(row)
 
     def _forget(self, row: Row) -> None:
@@ -150,7 +151,7 @@ class SqliteTx(Tx):
     def _top(self, table: type[Any]) -> int:
         if len(TABLES[table].key) > 1 or table is Meta:
             return 0
-        return int(self._db.execute(_top_sql(table)).fetchone()[0])
+        return int(self._db.execute(_top_sql(cast("Any", table))).fetchone()[0])
 
     def _keep_floor(self, table: type[Any], top: int) -> None:
         """Remember the highest key that was ever given, since its row is gone."""
@@ -185,7 +186,7 @@ class SqliteTx(Tx):
     def _flush(self, table: type[Any]) -> None:
         rows = self._inserts.pop(table, None)
         if rows:
-            self._db.executemany(_insert_sql(table), rows)
+            self._db.executemany(_insert_sql(cast("Any", table)), rows)
         if table is ThreadRow:
             self._flush_threads()
 
