@@ -1,0 +1,172 @@
+"""The agent on a real server and a real worker: its steps, a rewind, a branch, a real model API."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.testing import WorkflowEnvironment
+
+from ckpt_agent.activities.analyst import DEFAULT_QUESTION, SCRIPTED, analyst
+from ckpt_agent.activities.conversation import from_stored, in_order
+from ckpt_agent.worker import connect, make_worker
+from ckpt_agent.workflows.agent import AgentWorkflow
+from ckpt_agent.workflows.messages import AgentInput, AgentResult
+from ckpt_engine import CheckpointEngine, create_checkpoint_engine
+from ckpt_engine.contrib.agent import AgentSpec
+from ckpt_engine.temporal import Overrides, RewindRequest, Target
+
+from .conftest import ChatServer, completion, error
+from .test_scripted import WEATHER, averages, in_year, listed, ranked
+
+
+class Running:
+    """A worker for one agent, with the engine it writes to."""
+
+    def __init__(self, client: Client, engine: CheckpointEngine, queue: str) -> None:
+        self.client, self.engine, self.queue = client, engine, queue
+
+    async def start(self, question: str, **given: object) -> str:
+        """Start an agent and return its workflow id."""
+        workflow_id = f"agent-{uuid.uuid4().hex[:8]}"
+        await self.client.start_workflow(
+            AgentWorkflow.run,
+            AgentInput.model_validate({"question": question, **given}),
+            id=workflow_id,
+            task_queue=self.queue,
+        )
+        return workflow_id
+
+    async def result(self, workflow_id: str) -> AgentResult:
+        handle = self.client.get_workflow_handle_for(AgentWorkflow.run, workflow_id)
+        return await handle.result()
+
+
+@asynccontextmanager
+async def running(
+    env: WorkflowEnvironment, spec: AgentSpec, folder: Path, queue: str
+) -> AsyncIterator[Running]:
+    url = f"sqlite:///{folder}/ckpt.db"
+    address = env.client.service_client.config.target_host
+    client = await connect(address, namespace=env.client.namespace, database_url=url)
+    worker = make_worker(client, spec, task_queue=queue)
+    async with worker, await create_checkpoint_engine(url) as engine:
+        yield Running(client, engine, queue)
+
+
+@pytest.fixture
+async def shipped(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
+) -> AsyncIterator[Running]:
+    async with running(temporal_env, analyst({}), tmp_path, task_queue) as app:
+        yield app
+
+
+async def test_the_analyst_answers_step_by_step(shipped: Running) -> None:
+    result = await shipped.result(await shipped.start(DEFAULT_QUESTION))
+    assert result.answer is not None
+    assert listed(averages(WEATHER, "wind")) in result.answer
+    last = await shipped.engine.get(result.checkpoint)
+    assert last.next_node == "end"
+    assert last.state["model"] == SCRIPTED
+    assert last.state["usage"]["requests"] == 6
+    points = await shipped.engine.list_time_travel_points(result.thread, limit=50)
+    nodes = [p.node for p in points]
+    assert nodes.count("call_model") == 6
+    assert nodes.count("call_tool") == 6
+    assert nodes.count("begin") == 1
+    assert "not run" not in str(in_order(from_stored(last.messages)))  # every call has its answer
+
+
+async def test_a_rewind_with_an_extra_instruction_answers_differently(shipped: Running) -> None:
+    workflow_id = await shipped.start(DEFAULT_QUESTION, settings={"delay_seconds": 0.2})
+    handle = shipped.client.get_workflow_handle(workflow_id)
+    await _steps(shipped, workflow_id, at_least=6)
+    request = RewindRequest(
+        to=Target(step=4),
+        overrides=Overrides(messages=[{"role": "user", "content": "only 2014"}]),
+    )
+    await handle.signal("rewind", request)
+    result = await shipped.result(workflow_id)
+    assert result.answer is not None
+    assert listed(averages(in_year(2014), "wind")) in result.answer
+    history = from_stored((await shipped.engine.get(result.checkpoint)).messages)
+    assert len(history) > 6
+
+
+async def test_a_branch_with_other_settings_answers_differently(shipped: Running) -> None:
+    workflow_id = await shipped.start(DEFAULT_QUESTION, settings={"delay_seconds": 0.2})
+    handle = shipped.client.get_workflow_handle(workflow_id)
+    await _steps(shipped, workflow_id, at_least=4)
+    started = await handle.execute_update(
+        "branch",
+        {
+            "at": {"step": 3},
+            "name": "top-two",
+            "overrides": {"state": {"settings": {"top": 2}}, "instructions": "One sentence."},
+        },
+    )
+    branch = await shipped.result(started["workflow_id"])
+    trunk = await shipped.result(workflow_id)
+    assert branch.answer is not None
+    assert trunk.answer is not None
+    assert listed(ranked(averages(WEATHER, "wind"), 2)) in branch.answer
+    assert "This rests on" not in branch.answer
+    assert listed(averages(WEATHER, "wind")) in trunk.answer
+    assert "This rests on" in trunk.answer
+
+
+async def _steps(app: Running, workflow_id: str, *, at_least: int) -> None:
+    """Wait until the workflow says that it has come so far."""
+    handle = app.client.get_workflow_handle(workflow_id)
+    while (await handle.query("checkpoint_status"))["step"] < at_least:
+        pass
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+async def test_a_model_behind_an_api(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str, chat: ChatServer
+) -> None:
+    spec = AgentSpec(model="ollama:tiny", instructions="be brief", tools=[add])
+    calls = [("x", "add", {"a": 1, "b": 2}), ("y", "add", {"a": 3}), ("z", "subtract", {})]
+    chat.then(
+        error(503, "warming up"),
+        completion(calls=calls),
+        completion("3"),
+    )
+    async with running(temporal_env, spec, tmp_path, task_queue) as app:
+        result = await app.result(await app.start("1 + 2?"))
+        last = await app.engine.get(result.checkpoint)
+    assert result.answer == "3"
+    assert result.steps == 6  # begin, model, three tools, model
+    assert last.state["usage"] == {"requests": 2, "input_tokens": 22, "output_tokens": 14}
+    tools = [m for m in chat.requests[-1]["messages"] if m["role"] == "tool"]
+    assert [t["tool_call_id"] for t in tools] == ["x", "y", "z"]
+    assert tools[0]["content"] == "3"
+    assert "b: Field required" in tools[1]["content"]
+    assert "no tool 'subtract'" in tools[2]["content"]
+
+
+async def test_a_refused_key_fails_at_once_and_says_what_to_do(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str, chat: ChatServer
+) -> None:
+    chat.then(error(401, "bad key"))
+    spec = AgentSpec(model="ollama:tiny")
+    async with running(temporal_env, spec, tmp_path, task_queue) as app:
+        with pytest.raises(WorkflowFailureError) as caught:
+            await app.result(await app.start("hello?"))
+    said = []
+    failure: BaseException | None = caught.value
+    while failure is not None:
+        said.append(str(failure))
+        failure = failure.__cause__
+    assert any("set the provider's API key" in text for text in said)
+    assert len(chat.requests) == 1
