@@ -135,6 +135,41 @@ class _Director:
     async def _act(self, story: Story) -> None:
         from .agents import outcome_of
 
+        ending = asyncio.ensure_future(outcome_of(self._engine, story.handle))
+        try:
+            await self._while_running(self._direct(story), ending)
+            branches = {
+                name: self._client.get_workflow_handle_for(_agent(), child.workflow_id)
+                for name, child in story.children.items()
+                if child.kind == "branch"
+            }
+            ended = await asyncio.gather(
+                ending, *(outcome_of(self._engine, handle) for handle in branches.values())
+            )
+        finally:
+            ending.cancel()
+        story.outcomes = dict(zip(["main", *branches], ended, strict=True))
+
+    async def _while_running(self, acting: Any, ending: asyncio.Future[Outcome]) -> None:
+        """Act while the agent runs.
+
+        Raises:
+            CliError: It ended first, so that not everything could be shown.
+        """
+        task = asyncio.ensure_future(acting)
+        await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            outcome = ending.result()
+            raise CliError(
+                "the agent ended before the demo had rewound and branched it: "
+                + (f"it failed: {outcome.error}" if outcome.error else "it was too quick"),
+                "see: ckpt log --graph",
+            )
+        await task
+
+    async def _direct(self, story: Story) -> None:
+        """Send each signal when its cue is seen; wait until all children have started."""
         first = await self._cue("call_tool")
         await self._signal(story, "branch", "one-sentence", first)
         looked = await self._cue("call_tool")
@@ -142,13 +177,6 @@ class _Director:
         await self._cue("call_model")
         await self._signal(story, "rewind", "rewind", first)
         story.children = await self._started(story)
-        waits = {"main": story.handle} | {
-            name: self._client.get_workflow_handle_for(_agent(), child.workflow_id)
-            for name, child in story.children.items()
-            if child.kind == "branch"
-        }
-        ended = await asyncio.gather(*(outcome_of(self._engine, h) for h in waits.values()))
-        story.outcomes = dict(zip(waits, ended, strict=True))
 
     async def _cue(self, node: str) -> CheckpointInfo:
         while True:
