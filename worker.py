@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import signal
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,6 +31,9 @@ POLICIES = {
     "call_tool": StepPolicy(trigger=SnapshotTrigger.TOOL_CALL),
     "resume_point": StepPolicy(record=False),
 }
+
+
+_HEARTBEAT = timedelta(seconds=2)
 
 
 class WorkerSettings(BaseSettings):
@@ -62,6 +66,9 @@ def make_worker(client: Client, agent: AgentSpec, *, task_queue: str) -> Worker:
         workflows=[AgentWorkflow],
         activities=AgentActivities(agent).all(),
         activity_executor=concurrent.futures.ThreadPoolExecutor(16),
+        # a rewind cancels the step in flight, which hears of it in the answer to a heartbeat
+        max_heartbeat_throttle_interval=_HEARTBEAT,
+        default_heartbeat_throttle_interval=_HEARTBEAT,
     )
 
 

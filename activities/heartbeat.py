@@ -10,7 +10,7 @@ from temporalio import activity
 
 __all__ = ["heartbeating"]
 
-_MOST_SECONDS = 5.0  # a cancellation comes as the answer to a heartbeat
+_MOST_SECONDS = 2.0  # a cancellation comes as the answer to a heartbeat
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -170,3 +171,33 @@ async def test_a_refused_key_fails_at_once_and_says_what_to_do(
         failure = failure.__cause__
     assert any("set the provider's API key" in text for text in said)
     assert len(chat.requests) == 1
+
+
+async def test_a_rewind_reaches_the_tool_that_is_running(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str, chat: ChatServer
+) -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        """Wait for something that never comes."""
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    chat.then(completion(calls=[("x", "wait", {})]), completion("never mind"))
+    spec = AgentSpec(model="ollama:tiny", tools=[wait])
+    async with running(temporal_env, spec, tmp_path, task_queue) as app:
+        workflow_id = await app.start("wait")
+        await asyncio.wait_for(started.wait(), 20)
+        handle = app.client.get_workflow_handle(workflow_id)
+        extra = [{"role": "user", "content": "do not wait"}]
+        await handle.signal(
+            "rewind", {"to": {"step": 1}, "overrides": {"messages": extra, "next_node": "model"}}
+        )
+        assert (await app.result(workflow_id)).answer == "never mind"
+        await asyncio.wait_for(cancelled.wait(), 20)
+    sent = [m["content"] for m in chat.requests[-1]["messages"]]
+    assert sent == ["wait", "do not wait"]
