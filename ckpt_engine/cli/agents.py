@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,16 +67,23 @@ async def start_agent(
 
 async def outcome_of(engine: CheckpointEngine, handle: WorkflowHandle[Any, Any]) -> Outcome:
     """Wait for an agent to end and return how; an answer too long for Temporal is looked up."""
+    from pydantic import ValidationError
     from temporalio.client import WorkflowFailureError
+
+    from ckpt_agent.workflows.messages import AgentResult
 
     try:
         result = await handle.result()
     except WorkflowFailureError as err:
         return Outcome(error=_reason(err))
-    answer, checkpoint = result.answer, result.checkpoint
+    try:
+        ended = AgentResult.model_validate(result, from_attributes=True)
+    except ValidationError:  # another application's workflow
+        return Outcome(answer=result if isinstance(result, str) else json.dumps(result))
+    answer = ended.answer
     if answer is None:
-        answer = _last_text(await engine.get(checkpoint))
-    return Outcome(answer=answer, checkpoint=checkpoint)
+        answer = _last_text(await engine.get(ended.checkpoint))
+    return Outcome(answer=answer, checkpoint=ended.checkpoint)
 
 
 async def has_worker(client: Client, task_queue: str) -> bool:

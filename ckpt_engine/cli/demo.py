@@ -294,8 +294,7 @@ def _print_answers(out: Output, story: Story, tree: CheckpointTree) -> None:
             table.add_column(f"{name} (branch)", ratio=1)
         cells.append(outcome.answer or f"failed: {outcome.error}")
     table.add_row(*cells)
-    width = out.console.width if out.console.is_terminal else 110
-    out.console.print(table, soft_wrap=False, width=width)
+    out.console.print(table, soft_wrap=False)
 
 
 def _print_places(

@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from ..model import Checkpoint, Thread
+from ..temporal.payloads import readable
 from .render import clean
 
 __all__ = ["describe", "message_lines"]
@@ -37,9 +38,10 @@ def describe(checkpoint: Checkpoint, thread: Thread, *, everything: bool = False
     for number, message in enumerate(shown, skipped + 1):
         for line in message_lines(message, everything):
             yield Text(f"  {number:>3} ").append_text(line)
-    if checkpoint.tools_result is not None:
+    result = readable(checkpoint.tools_result)
+    if result is not None:
         yield Text("result", "bold")
-        yield Text(f"  {_short(checkpoint.tools_result, everything)}")
+        yield Text(f"  {_short(result, everything)}")
 
 
 def message_lines(message: Any, everything: bool) -> Iterator[Text]:

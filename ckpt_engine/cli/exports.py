@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..model import Checkpoint, CheckpointInfo, CheckpointTree, Thread, WorkflowRun
+from ..temporal.payloads import readable
 from .render import clean, short_ids, thread_title
 
 __all__ = [
@@ -45,7 +46,7 @@ def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
         **info_json(checkpoint),
         "messages": checkpoint.messages,
         "state": checkpoint.state,
-        "tools_result": checkpoint.tools_result,
+        "tools_result": readable(checkpoint.tools_result),
     }
 
 

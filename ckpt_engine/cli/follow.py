@@ -43,6 +43,12 @@ class Follower:
         """Everything shown so far, in order."""
         return list(self._seen.values())
 
+    async def skip(self) -> None:
+        """Show nothing of what is there already."""
+        show, self._show = self._show, lambda info, thread: None
+        await self.poll()
+        self._show = show
+
     async def poll(self) -> None:
         """Show what is new."""
         began = time.monotonic()

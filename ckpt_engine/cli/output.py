@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = ["Output", "callable_as"]
+
+_WIDTH = 110  # of tables that go to a file
 
 
 class Output:
@@ -31,6 +34,8 @@ class Output:
         self.console: Console = Console(
             stderr=as_json, highlight=False, markup=False, emoji=False, soft_wrap=True
         )
+        if not self.console.is_terminal and "COLUMNS" not in os.environ:
+            self.console.width = _WIDTH
 
     @property
     def width(self) -> int | None:

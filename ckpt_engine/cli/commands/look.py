@@ -14,7 +14,7 @@ from ..running import run
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
 
-    from ...model import Thread
+    from ...model import CheckpointInfo, Thread
     from ..opening import SessionRef
 
 __all__ = ["Format", "list_", "log", "show", "tree", "version"]
@@ -97,8 +97,9 @@ def log(
                 points = await engine.list_time_travel_points(
                     chosen.id, limit=limit, before=before, trigger=_trigger(trigger), tag=tag
                 )
-                _print_log(out, found, chosen, points)
-            out.following(f"ckpt show {_example(await engine.get_thread(found.id))}")
+                names = {t.id: t.branch for t in await engine.list_threads(found.id)}
+                _print_log(out, found, chosen, points, names)
+            out.following(f"ckpt show {_example(await engine.active_thread(found.id))}")
         return 0
 
     run(work(), as_json=as_json)
@@ -199,7 +200,13 @@ def _print_list(out: Output, rows: list[dict[str, Any]], asked: bool) -> None:
     out.following(f"ckpt tree {first}", f"ckpt log {first}")
 
 
-def _print_log(out: Output, session: SessionRef, thread: Thread, points: list[Any]) -> None:
+def _print_log(
+    out: Output,
+    session: SessionRef,
+    thread: Thread,
+    points: list[CheckpointInfo],
+    names: dict[str, str],
+) -> None:
     from ..exports import info_json
     from ..render import short_ids, step_line
 
@@ -209,7 +216,7 @@ def _print_log(out: Output, session: SessionRef, thread: Thread, points: list[An
     out.say(f"{session.name}, thread {thread.branch}, newest first", "dim")
     short = short_ids(info.id for info in points)
     for info in points:
-        line = step_line(info, "", short=short[info.id])
+        line = step_line(info, names.get(info.thread_id, ""), short=short[info.id])
         if out.width is not None:
             line.truncate(out.width, overflow="ellipsis")
         out.say(line)

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
     from ckpt_engine import CheckpointEngine
 
+    from ..follow import Follower
     from ..settings import Settings
 
-__all__ = ["demo", "follow_agent", "run", "show_step"]
+__all__ = ["demo", "follow_agent", "run", "show_step", "steps_of"]
 
 
 def run(
@@ -112,6 +113,13 @@ def demo(
     run_work(work(), as_json=as_json)
 
 
+def steps_of(out: Output, engine: CheckpointEngine, workflow_id: str) -> Follower:
+    """Return a follower that prints the steps of a session."""
+    from ..follow import Follower
+
+    return Follower(engine, workflow_id, lambda info, thread: show_step(out, info, thread))
+
+
 def show_step(out: Output, info: CheckpointInfo, thread: Thread) -> None:
     """Print the line of a new checkpoint."""
     from ..render import step_line
@@ -154,13 +162,15 @@ async def _run(
 
 
 async def follow_agent(
-    out: Output, engine: CheckpointEngine, handle: WorkflowHandle[Any, Any]
+    out: Output,
+    engine: CheckpointEngine,
+    handle: WorkflowHandle[Any, Any],
+    follower: Follower | None = None,
 ) -> int:
     """Show an agent's steps until it ends, then its answer; return the exit code."""
     from ..agents import Outcome, outcome_of
-    from ..follow import Follower
 
-    follower = Follower(engine, handle.id, lambda info, thread: show_step(out, info, thread))
+    follower = follower or steps_of(out, engine, handle.id)
     outcome: Outcome = await follower.until(outcome_of(engine, handle))
     out.say()
     if outcome.error is None:

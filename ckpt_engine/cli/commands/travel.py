@@ -160,22 +160,24 @@ class _Trip:
         from ...temporal.sessions import Sessions
         from ..opening import connect, open_engine
         from ..server.connection import choose
+        from .start import follow_agent, steps_of
 
         async with open_engine(self._settings) as engine:
             address_of, target = await _target(engine, where, step, back, tag, thread)
             asked = request(target)
             client = await connect(await choose(self._settings.home, address, namespace))
             sessions = Sessions(client, engine)
+            follower = steps_of(self._out, engine, address_of)
+            if self._follow:
+                await follower.skip()
             if isinstance(asked, RewindRequest):
                 child = await sessions.rewind(address_of, asked)
             else:
                 child = await sessions.branch(address_of, asked)
             await self._say(engine, address_of, child)
             if self._follow:
-                from .start import follow_agent
-
                 handle = client.get_workflow_handle(child.workflow_id)
-                return await follow_agent(self._out, engine, handle)
+                return await follow_agent(self._out, engine, handle, follower)
             self._out.data({"session": address_of, **child.model_dump(mode="json")})
             self._out.following(f"ckpt log {address_of} --graph", f"ckpt tree {address_of}")
         return 0
