@@ -8,14 +8,15 @@ from typing import Any
 from . import tree
 from .capture import snapshot_on, snapshot_scope
 from .model import CheckpointDiff, CheckpointTree
+from .ops.merging import Merging
 from .ops.registry import Registry
 from .ops.travel import UNSET, Travel
-from .ops.writing import Writing
+from .ops.verifying import Verifying
 
 __all__ = ["UNSET", "CheckpointEngine"]
 
 
-class CheckpointEngine(Writing, Travel, Registry):
+class CheckpointEngine(Merging, Travel, Registry, Verifying):
     """Time travel for agents; open one with :func:`~ckpt_engine.create_checkpoint_engine`."""
 
     async def __aenter__(self) -> CheckpointEngine:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .graph import GraphNode, merge_base
+from .graph import merge_base
 from .model import (
     CheckpointDiff,
     CheckpointTree,
     KeyChange,
     TreeEdge,
     TreeNode,
-    id_from_bytes,
 )
 from .ops import heads, read
+from .ops.merging import node
 from .ops.prepare import log_lengths
 from .ops.registry import session_runs, session_threads
 from .ops.source import MESSAGES, Source
@@ -80,12 +80,6 @@ def diff(source: Source, a: str, b: str) -> CheckpointDiff:
         messages_added=tuple(source.values(right.lineage, MESSAGES, common, right.length)),
         state=tuple(changes),
     )
-
-
-def node(source: Source, checkpoint_id: str) -> GraphNode:
-    """Return what the graph knows of a checkpoint."""
-    row = source.checkpoint(checkpoint_id)
-    return GraphNode(row.step, tuple(id_from_bytes(p.id) for p in source.parents(row)))
 
 
 def _common_messages(source: Source, left: CheckpointRow, right: CheckpointRow) -> int:

@@ -243,11 +243,19 @@ def _checkpoint(tx: Tx, draft: Draft, lineage: Lineage, state: LoadedState) -> C
 
 
 def digest_of_row(row: CheckpointRow, edges: list[int], state_digest: bytes) -> bytes:
-    """Return the digest of a checkpoint: over its parents, content and metadata.
-
-    It does not cover where its content is kept, so that rows can be repacked.
-    """
-    facts = (row.cid, row.id, row.step, row.parent, row.nparents, row.own, row.length, row.logs)
+    """Return the digest of a checkpoint: over its parents, content and metadata."""
+    facts = (
+        row.cid,
+        row.id,
+        row.lineage,
+        row.state,
+        row.step,
+        row.parent,
+        row.nparents,
+        row.own,
+        row.length,
+        row.logs,
+    )
     more = (row.trigger, row.at, row.node, row.meta, row.result, row.fmt, row.chain)
     return codec.digest_of(msgspec.msgpack.encode((facts, more, edges, state_digest)))
 

@@ -185,6 +185,13 @@ def finish(
     return meta, bytes((code,)) + body, STORED, blobs
 
 
+def result_references(row: CheckpointRow) -> set[bytes]:
+    """Return the digests of the large values in a checkpoint's result."""
+    if row.fmt != STORED or row.result is None:
+        return set()
+    return codec.references(codec.decompress(row.result[0], row.result[1:]))
+
+
 def now_ms() -> int:
     """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000

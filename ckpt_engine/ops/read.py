@@ -76,7 +76,7 @@ def _facts(
 
 def _summary(row: CheckpointRow, trigger: str) -> str:
     what = row.node or trigger.replace("_", " ")
-    if row.own < 0:
+    if row.own < 0 and row.nparents < 2:
         return f"{what}: conversation replaced, {row.length} messages"
     if row.own:
         return f"{what}: +{row.own} message{'s' if row.own > 1 else ''}"

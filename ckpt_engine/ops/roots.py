@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..errors import InvalidRequest, NameTaken
+from ..errors import NameTaken
 from ..model import id_from_bytes
 from ..store import CheckpointRow, ThreadRow, Tx
-from .source import Source
+from .source import Source, check_name
 
 __all__ = ["MAIN", "make_branch", "make_root"]
 
@@ -18,7 +18,7 @@ def make_root(tx: Tx, name: str, at: int) -> ThreadRow:
     known = tx.thread(name)
     if known is not None:
         return known
-    _check_name(name, "a thread id")
+    check_name(name, "a thread id")
     pk = tx.next_pk(ThreadRow)
     return _insert(tx, _new(pk, name, pk, MAIN, at))
 
@@ -31,7 +31,7 @@ def make_branch(
     Raises:
         NameTaken: The session has a thread of this name, or there is a thread of this id.
     """
-    _check_name(branch, "a branch name")
+    check_name(branch, "a branch name")
     owner = source.thread_by_pk(source.lineage(origin.lineage).thread)
     session = source.names(owner.pk).session
     known = tx.thread(name) if name is not None else None
@@ -48,7 +48,7 @@ def make_branch(
             name = f"{name}-{id_from_bytes(origin.id)[:8]}"
             if tx.thread(name) is not None:
                 raise NameTaken(f"there is a thread {name!r} already: give a thread_id")
-    _check_name(name, "a thread id")
+    check_name(name, "a thread id")
     pk = tx.next_pk(ThreadRow)
     row = _new(pk, name, owner.session, branch, at)
     return _insert(tx, row._replace(origin=origin.cid, head=origin.cid, step=origin.step))
@@ -79,12 +79,3 @@ def _new(pk: int, name: str, session: int, branch: str, at: int) -> ThreadRow:
 def _insert(tx: Tx, row: ThreadRow) -> ThreadRow:
     tx.insert(row)
     return row
-
-
-def _check_name(name: str, what: str) -> None:
-    if not isinstance(name, str) or not name or len(name) > 1000:
-        raise InvalidRequest(f"{what} is text of 1 to 1,000 characters, not {name!r:.60}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"{what} cannot have a lone surrogate") from None

@@ -13,7 +13,7 @@ import msgspec
 
 from ..codec import decompress, split_array, split_map, unpack
 from ..delta import apply
-from ..errors import CheckpointNotFound, Corrupted, ThreadNotFound
+from ..errors import CheckpointNotFound, Corrupted, InvalidRequest, ThreadNotFound
 from ..model import id_from_bytes, id_to_bytes
 from ..store import (
     Batch,
@@ -30,7 +30,20 @@ from ..store import (
 )
 from .cache import Lru
 
-__all__ = ["MESSAGES", "Caches", "LoadedState", "MissError", "Names", "Piece", "Source"]
+__all__ = [
+    "MESSAGES",
+    "Caches",
+    "LoadedState",
+    "MissError",
+    "Names",
+    "Piece",
+    "Source",
+    "batches",
+    "check_name",
+    "clip",
+    "id_text",
+    "inherited_pieces",
+]
 
 MESSAGES = ""
 """The log of the conversation."""
@@ -100,6 +113,20 @@ class TxBlobs(dict[bytes, bytes]):
         return self[digest]
 
 
+def check_name(name: str, what: str) -> None:
+    """Refuse what cannot be a name.
+
+    Raises:
+        InvalidRequest: It is no text, is empty, or has a lone surrogate.
+    """
+    if not isinstance(name, str) or not name or len(name) > 1000:
+        raise InvalidRequest(f"{what} is text of 1 to 1,000 characters, not {name!r:.60}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{what} cannot have a lone surrogate") from None
+
+
 class Source:
     """Looks rows up; without a transaction, in memory only."""
 
@@ -151,6 +178,7 @@ class Source:
 
     def maybe_thread(self, name: str) -> ThreadRow | None:
         """Return a thread, or ``None``."""
+        check_name(name, "a thread id")
         try:
             return self.thread(name)
         except ThreadNotFound:
@@ -388,6 +416,3 @@ def clip(pieces: list[Piece], upto: int) -> tuple[list[Piece], int]:
 def id_text(row: CheckpointRow) -> str:
     """Return a checkpoint's id."""
     return id_from_bytes(row.id)
-
-
-__all__ += ["batches", "clip", "id_text", "inherited_pieces"]

@@ -1,0 +1,151 @@
+"""Merging a branch into another thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from ..errors import InvalidRequest, MergeConflictError, NotInSession
+from ..graph import GraphNode, is_ancestor
+from ..merge import Content, Reducer, Strategy, base_ids, find_base, merge_content, resolve_base
+from ..model import MergeResult, SnapshotTrigger, id_from_bytes, id_to_bytes, new_checkpoint_id
+from ..store import CheckpointRow
+from .join import Joined
+from .place import Placed
+from .prepare import Draft
+from .read import state_of
+from .source import MESSAGES, Source
+from .travel import head_of
+from .writing import Writing
+
+__all__ = ["Merging", "node"]
+
+
+class _NothingNewError(Exception):
+    def __init__(self, head: CheckpointRow) -> None:
+        super().__init__()
+        self.head = head
+
+
+class Merging(Writing):
+    """The verb that joins two threads."""
+
+    async def merge_branch(
+        self,
+        branch_thread_id: str,
+        into_thread_id: str,
+        *,
+        strategy: Strategy = "raise",
+        reducers: Mapping[str, Reducer] | None = None,
+    ) -> MergeResult:
+        """Bring a branch's work into another thread, as a checkpoint with both heads as parents.
+
+        Merging again what was merged does nothing.
+
+        Args:
+            branch_thread_id: The thread to merge.
+            into_thread_id: The thread whose head moves.
+            strategy: Whose value a conflict takes: ``ours`` is the thread merged into; ``raise``
+                refuses conflicts.
+            reducers: State key -> function of base, ours and theirs that merges it.
+
+        Raises:
+            MergeConflictError: Both sides changed something; ``conflicts`` lists what.
+            NotInSession: The threads belong to different sessions.
+            CheckpointNotFound: One of them has no checkpoint.
+        """
+        checkpoint_id = new_checkpoint_id()
+        resolved: list[str] = []
+
+        def build(_: bool, source: Source) -> Draft:
+            resolved.clear()
+            return self._merge_draft(
+                source,
+                id_to_bytes(checkpoint_id),
+                (branch_thread_id, into_thread_id),
+                strategy,
+                reducers,
+                resolved,
+            )
+
+        try:
+            placed = await self._commit(into_thread_id, build)
+        except _NothingNewError as nothing:
+            return MergeResult(checkpoint_id=id_from_bytes(nothing.head.id), created=False)
+        assert isinstance(placed, Placed)
+        return MergeResult(
+            checkpoint_id=checkpoint_id, created=True, resolved=tuple(sorted(resolved))
+        )
+
+    def _merge_draft(
+        self,
+        source: Source,
+        stored_id: bytes,
+        names: tuple[str, str],
+        strategy: Strategy,
+        reducers: Mapping[str, Reducer] | None,
+        resolved: list[str],
+    ) -> Draft:
+        _ = source.tx  # heads must be read, not remembered
+        branch, into = (source.thread(name) for name in names)
+        if branch.session != into.session:
+            raise NotInSession(f"threads {names[0]!r} and {names[1]!r} are of different sessions")
+        if strategy not in ("raise", "ours", "theirs"):
+            raise InvalidRequest(f"no strategy {strategy!r}: there are raise, ours and theirs")
+        ours, theirs = head_of(source, into), head_of(source, branch)
+        lookup = partial(node, source)
+        mine, other = id_from_bytes(ours.id), id_from_bytes(theirs.id)
+        if is_ancestor(other, mine, lookup):
+            raise _NothingNewError(ours)
+        base = find_base([mine], [other], lookup)
+        contents = {
+            i: _content(source, source.checkpoint(i)) for i in {*base_ids(base), mine, other}
+        }
+        three = (
+            resolve_base(base, contents, self.config.logs),
+            contents[mine],
+            contents[other],
+        )
+        logs = self.config.logs
+        merged = merge_content(*three, strategy=strategy, reducers=reducers, logs=logs)
+        if merged.conflicts:
+            keys = ", ".join(conflict.key for conflict in merged.conflicts)
+            raise MergeConflictError(
+                f"{names[0]!r} and {names[1]!r} both changed: {keys}; "
+                'choose strategy="ours" or "theirs", or give reducers',
+                merged.conflicts,
+            )
+        if strategy != "raise":
+            found = merge_content(*three, strategy="raise", reducers=reducers, logs=logs)
+            resolved += [conflict.key for conflict in found.conflicts]
+        draft = self._draft(
+            source,
+            Joined(ours),
+            [ours, theirs],
+            messages=merged.messages,
+            state=merged.state,
+            rest={
+                "tools_result": None,
+                "next_node": None,
+                "summary": f"merge of {branch.branch}",
+                "metadata": {"merged": names[0]},
+            },
+        )
+        # what it adds belongs to the branch's own steps: a join must not count it twice
+        for log in draft.logs.values():
+            log.own = -1
+        draft.id, draft.thread, draft.node = stored_id, into.name, "merge"
+        draft.step = max(ours.step, theirs.step) + 1
+        draft.trigger = SnapshotTrigger.MANUAL
+        return draft
+
+
+def node(source: Source, checkpoint_id: str) -> GraphNode:
+    """Return what the graph knows of a checkpoint."""
+    row = source.checkpoint(checkpoint_id)
+    return GraphNode(row.step, tuple(id_from_bytes(p.id) for p in source.parents(row)))
+
+
+def _content(source: Source, row: CheckpointRow) -> Content:
+    messages = source.values(row.lineage, MESSAGES, 0, row.length)
+    return Content(messages, state_of(source, row))
