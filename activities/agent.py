@@ -31,6 +31,7 @@ from .conversation import (
 )
 from .heartbeat import heartbeating
 from .model_call import ModelCatalogue, ask_model, unusable
+from .summaries import of_call, of_question, of_response
 from .tool_call import ToolBox
 
 __all__ = ["AgentActivities", "first_state", "with_usage"]
@@ -59,6 +60,7 @@ class AgentActivities:
         # A rewind to the start may have set keys already; they are what was asked for last.
         step.state.update({**first_state(self._spec, start), **step.state})
         step.append(user_message(start.question))
+        step.metadata["summary"] = of_question(start.question)
         step.next_node = "model"
 
     @activity.defn
@@ -80,6 +82,7 @@ class AgentActivities:
         step.append(to_stored(response))
         step.state["usage"] = with_usage(usage, response)
         step.metadata.update(
+            summary=of_response(response),
             model=name,
             input_tokens=response.usage.input_tokens,
             output_tokens=response.usage.output_tokens,
@@ -99,7 +102,7 @@ class AgentActivities:
         async with heartbeating():
             message, ok = await ToolBox(self._toolset, model, state).call(part, last_attempt=last)
         step.append(to_stored(message))
-        step.metadata.update(tool=part.tool_name, ok=ok)
+        step.metadata.update(summary=of_call(part, message), tool=part.tool_name, ok=ok)
         step.next_node = "model"
         return ToolOutcome(id=call.id, ok=ok)
 

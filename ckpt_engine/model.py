@@ -244,7 +244,7 @@ class StepCommit:
         node: The step's name.
         next_node: What comes next.
         metadata: Small facts; ``metadata["fingerprint"]`` tells one step from another: a known id
-            with another fingerprint is refused.
+            with another fingerprint is refused; ``metadata["summary"]`` becomes the summary.
         tags: Names to give it.
         fallback_to_head: Where a parent was never committed, go on from the newest committed
             checkpoint of the thread below ``step`` and mark the gap in the metadata, instead of

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -66,15 +67,13 @@ def shipped_files() -> list[Path]:
     Raises:
         ToolFailed: The package they come in is not installed.
     """
-    try:
-        import vega_datasets
-    except ImportError as err:
+    package = find_spec("vega_datasets")  # its files are wanted, not its imports
+    if package is None or package.origin is None:
         raise ToolFailed(
             "the example data is not installed: pip install 'ckpt-engine[examples]', or name a "
             "file of your own in the state key `data`"
-        ) from err
-    folder = Path(str(vega_datasets.__file__)).parent / "_data"
-    return [folder / name for name in _SHIPPED]
+        )
+    return [Path(package.origin).parent / "_data" / name for name in _SHIPPED]
 
 
 def _database(named: Any) -> tuple[Path, bool]:

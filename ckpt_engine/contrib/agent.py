@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["AgentNotLoaded", "AgentSpec", "load_agent"]
 
 
+_OF_EXTRA = {"pydantic_ai", "openai", "anthropic"}
+
+
 class AgentNotLoaded(InvalidRequest):
     """There is no usable agent where it was looked for; the message says what was found."""
 
@@ -146,6 +149,9 @@ def _import(name: str) -> Any:
             raise AgentNotLoaded(
                 f"there is no module {name!r} in {here} or on the Python path"
             ) from err
-        raise AgentNotLoaded(f"module {name} needs {err.name!r}, which is not installed") from err
+        hint = ": pip install 'ckpt-engine[agent]'" if err.name in _OF_EXTRA else ""
+        raise AgentNotLoaded(
+            f"module {name} needs {err.name!r}, which is not installed{hint}"
+        ) from err
     except Exception as err:  # whatever a user's module raises while it is imported
         raise AgentNotLoaded(f"module {name} could not be imported: {err!r}") from err

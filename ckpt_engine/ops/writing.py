@@ -267,6 +267,7 @@ class Writing(EngineBase):
             )
         start = join(source, parents)
         metadata = dict(step.metadata)
+        summary = metadata.pop("summary", None)
         if late:
             metadata["late"] = True
         if missing:
@@ -283,7 +284,7 @@ class Writing(EngineBase):
             rest={
                 "tools_result": step.tools_result,
                 "next_node": step.next_node,
-                "summary": None,
+                "summary": None if summary is None else str(summary),
                 "metadata": metadata,
             },
         )

@@ -32,7 +32,8 @@ class Step:
         state: Everything else the agent knows. Keys that are set, changed or deleted here are
             committed.
         next_node: Set it to say what the agent does next.
-        metadata: Small JSON facts to keep with the checkpoint.
+        metadata: Small JSON facts to keep with the checkpoint; ``summary`` among them is the one
+            line that lists show.
     """
 
     def __init__(self, header: StepHeader, messages: list[Any], state: dict[str, Any]) -> None:

@@ -118,7 +118,12 @@ async def test_usage_adds_up(chat: ChatServer) -> None:
     with step_of(user_message("what?"), model="ollama:tiny", usage=before) as step:
         await run(AgentActivities(SPEC).call_model)
     assert step.state["usage"] == {"requests": 3, "input_tokens": 111, "output_tokens": 17}
-    assert step.metadata == {"model": "ollama:tiny", "input_tokens": 11, "output_tokens": 7}
+    assert step.metadata == {
+        "summary": "answers: 42",
+        "model": "ollama:tiny",
+        "input_tokens": 11,
+        "output_tokens": 7,
+    }
 
 
 async def test_a_turn_with_tools(chat: ChatServer) -> None:
@@ -130,7 +135,9 @@ async def test_a_turn_with_tools(chat: ChatServer) -> None:
     assert [(c.id, c.name) for c in turn.tool_calls] == [("x", "add"), ("y", "multiply")]
     assert (turn.answer, step.next_node) == (None, "tools")
 
-    outcomes = []
+    assert step.metadata["summary"] == "calls add(1, 2), multiply()"
+
+    outcomes, lines = [], []
     answers = []
     for call in turn.tool_calls:  # siblings: each starts from the same parent
         with step_of(*messages, model="ollama:tiny") as sibling:
@@ -138,6 +145,9 @@ async def test_a_turn_with_tools(chat: ChatServer) -> None:
         assert sibling.state_changes() == ({}, [])
         assert sibling.next_node == "model"
         answers += sibling.added
+        lines.append(sibling.metadata["summary"])
+    assert lines[0] == "add(1, 2): 3"
+    assert lines[1].startswith("multiply(): retried: There is no tool 'multiply'")
     assert [o.ok for o in outcomes] == [True, False]
 
     chat.then(completion("3"))

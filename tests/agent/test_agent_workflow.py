@@ -76,6 +76,8 @@ async def test_the_analyst_answers_step_by_step(shipped: Running) -> None:
     assert last.state["model"] == SCRIPTED
     assert last.state["usage"]["requests"] == 6
     points = await shipped.engine.list_time_travel_points(result.thread, limit=50)
+    assert points[-2].summary == f"asked: {DEFAULT_QUESTION}"
+    assert points[0].summary.startswith("answers: Average wind by weather: drizzle")
     nodes = [p.node for p in points]
     assert nodes.count("call_model") == 6
     assert nodes.count("call_tool") == 6
