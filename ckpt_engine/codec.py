@@ -41,6 +41,7 @@ __all__ = [
     "join_map",
     "pack",
     "references",
+    "seal",
     "split_array",
     "split_map",
     "unpack",
@@ -83,12 +84,12 @@ class _RefusedError(Exception):
         self.path: list[str] = []
 
 
-def pack(value: Any, blobs: Blobs, where: str = "value") -> bytes:
+def pack(value: Any, blobs: Blobs | None, where: str = "value") -> bytes:
     """Return ``value`` packed; large strings and bytes go into ``blobs`` under their digest.
 
     Args:
         value: Any JSON value, bytes or pydantic model, or a list or object of them.
-        blobs: Receives digest -> content of what is stored apart.
+        blobs: Receives digest -> content of what is stored apart; nothing is when absent.
         where: What the value is called in an error message.
 
     Raises:
@@ -135,7 +136,7 @@ def _decode(packed: bytes | memoryview, blobs: Mapping[bytes, bytes]) -> Any:
         raise Corrupted(f"a stored value cannot be read: {err}") from err
 
 
-def _clean(value: Any, depth: int, blobs: Blobs, *, strict: bool) -> Any:
+def _clean(value: Any, depth: int, blobs: Blobs | None, *, strict: bool) -> Any:
     """Return what msgpack can carry for ``value``; the same object where nothing changes."""
     kind = type(value)
     if kind is str:
@@ -151,7 +152,8 @@ def _clean(value: Any, depth: int, blobs: Blobs, *, strict: bool) -> Any:
     if kind is int:
         return value if -(2**63) <= value < 2**64 else _big_int(value)
     if kind is bytes:
-        return _blob(_BYTES_BLOB, value, blobs) if len(value) >= BLOB_MIN else value
+        large = blobs is not None and len(value) >= BLOB_MIN
+        return _blob(_BYTES_BLOB, value, blobs) if large else value
     return _clean(_plain(value), depth, blobs, strict=strict)
 
 
@@ -175,7 +177,7 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _clean_object(value: dict[Any, Any], depth: int, blobs: Blobs, *, strict: bool) -> Any:
+def _clean_object(value: dict[Any, Any], depth: int, blobs: Blobs | None, *, strict: bool) -> Any:
     changed: dict[str, Any] = {}
     for key, item in value.items():
         try:
@@ -196,7 +198,7 @@ def _clean_object(value: dict[Any, Any], depth: int, blobs: Blobs, *, strict: bo
     return {str.__str__(key): changed.get(key, item) for key, item in value.items()}
 
 
-def _clean_array(value: list[Any], depth: int, blobs: Blobs, *, strict: bool) -> Any:
+def _clean_array(value: list[Any], depth: int, blobs: Blobs | None, *, strict: bool) -> Any:
     out: list[Any] | None = None
     for index, item in enumerate(value):
         try:
@@ -211,8 +213,8 @@ def _clean_array(value: list[Any], depth: int, blobs: Blobs, *, strict: bool) ->
     return value if out is None else out
 
 
-def _clean_text(value: str, blobs: Blobs, *, strict: bool) -> Any:
-    if len(value) >= BLOB_MIN:
+def _clean_text(value: str, blobs: Blobs | None, *, strict: bool) -> Any:
+    if blobs is not None and len(value) >= BLOB_MIN:
         return _blob(_TEXT_BLOB, value.encode("utf-8", "surrogatepass"), blobs)
     if strict and not _encodable(value):
         return _Ext(_SURROGATE, value.encode("utf-8", "surrogatepass"))
@@ -231,7 +233,8 @@ def _big_int(value: int) -> Any:
     return _Ext(_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
 
 
-def _blob(code: int, content: bytes, blobs: Blobs) -> Any:
+def _blob(code: int, content: bytes, blobs: Blobs | None) -> Any:
+    assert blobs is not None
     if len(content) > MAX_BLOB:
         raise _RefusedError(f"{len(content):,} bytes in one value; at most {MAX_BLOB:,} fit")
     digest = digest_of(content)
@@ -246,9 +249,11 @@ def value_blob(packed: bytes, blobs: Blobs) -> bytes:
     return _encode(_Ext(_VALUE_BLOB, digest))
 
 
-def references(packed: bytes | memoryview) -> set[bytes]:
+def references(packed: bytes) -> set[bytes]:
     """Return the digests of the blobs that a packed value names."""
     found: set[bytes] = set()
+    if b"\xd8" not in packed:  # every one begins with this byte
+        return found
 
     def hook(code: int, data: memoryview) -> Any:
         if code in (_TEXT_BLOB, _BYTES_BLOB, _VALUE_BLOB):
@@ -325,9 +330,9 @@ def split_map(packed: bytes | memoryview) -> dict[str, bytes]:
 
 # --- bytes <-> rows ---------------------------------------------------------------------------
 # A codec byte a row: 0 raw with a crc32 behind it, 1 one zstd frame with its own checksum,
-# 2 the same, compressed against a dictionary that the reader must supply.
+# 2 the same for rows that were packed together and need not be looked at again.
 
-RAW, ZSTD, ZSTD_DICT = 0, 1, 2
+RAW, ZSTD, SEALED = 0, 1, 2
 _local = threading.local()
 
 
@@ -351,12 +356,17 @@ def decompress(codec: int, body: bytes) -> bytes:
         if zlib.crc32(content).to_bytes(4, "big") != body[-4:]:
             raise Corrupted("a stored row does not match its checksum")
         return content
-    if codec != ZSTD:
+    if codec not in (ZSTD, SEALED):
         raise Corrupted(f"a stored row has the unknown codec {codec}")
     try:
         return bytes(_decompressor().decompress(body))
     except (zstandard.ZstdError, MemoryError) as err:
         raise Corrupted(f"a stored row cannot be decompressed: {err}") from err
+
+
+def seal(content: bytes) -> bytes:
+    """Return the body of a row with codec :data:`SEALED`."""
+    return bytes(_compressor(3).compress(content))
 
 
 def compress_against(content: bytes, dictionary: bytes) -> bytes | None:

@@ -34,6 +34,7 @@ class CheckpointEngine(Merging, Travel, Registry, Verifying):
         """Finish what was begun and let go of the store; may be called twice."""
         if not self._closed:
             self._closed = True
+            await self._end_upkeep()
             await self._store.close()
 
     async def get_checkpoint_tree(self, thread_id: str) -> CheckpointTree:

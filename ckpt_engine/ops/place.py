@@ -176,7 +176,7 @@ def _put_state(tx: Tx, draft: Draft) -> LoadedState:
     pk = tx.next_pk(StateRow)
     code, packed = codec.compress(body)
     tx.insert(StateRow(pk, base, draft.state.depth, code, packed, draft.state.digest))
-    wanted = codec.references(body) if draft.state_blobs or b"\xd8" in body else set()
+    wanted = codec.references(body)
     _put_blobs(tx, draft.state_blobs, OWNER["state"], pk, wanted)
     return draft.state._replace(pk=pk)
 
@@ -189,7 +189,7 @@ def _put_logs(tx: Tx, draft: Draft, lineage: Lineage) -> None:
         packed = codec.join_array(log.items)
         code, body = codec.compress(packed)
         tx.insert(Batch(pk, lineage.pk, name, log.keep, len(log.items), code, body))
-        wanted = codec.references(packed) if log.blobs or b"\xd8" in packed else set()
+        wanted = codec.references(packed)
         _put_blobs(tx, log.blobs, OWNER["batch"], pk, wanted)
 
 

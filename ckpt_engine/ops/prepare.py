@@ -21,10 +21,14 @@ __all__ = ["NO_RESULT", "STORED", "TRIGGERS", "Draft", "LogDraft", "finish", "lo
 TRIGGERS = tuple(SnapshotTrigger)
 """Stored as the place in this order: only ever append to the enumeration."""
 
-NO_RESULT, STORED = 0, 1
-"""How a checkpoint's ``result`` column is to be read: nothing, or a codec byte and a body."""
+NO_RESULT, STORED, PART, AGAINST = range(4)
+"""How a checkpoint's ``result`` column is to be read.
 
-_CHUNK = 1_000  # items in one row at most
+Nothing; a codec byte and a body; start and length of the packed result within the messages that the
+step appended itself; or compressed against those messages.
+"""
+
+_SHORT = 24  # bytes up to which a result is stored as it is
 
 
 @dataclass(slots=True)
@@ -167,6 +171,7 @@ def finish(
     next_node: str | None,
     summary: str | None,
     tools_result: Any,
+    log: LogDraft,
 ) -> tuple[bytes | None, bytes | None, int, codec.Blobs]:
     """Return the packed meta, the result's column and format, and their large values."""
     blobs: codec.Blobs = {}
@@ -179,10 +184,34 @@ def finish(
                 codec.pack(summary, blobs, "summary"),
             ]
         )
-    if tools_result is None:
-        return meta, None, NO_RESULT, blobs
-    code, body = codec.compress(codec.pack(tools_result, blobs, "tools_result"))
-    return meta, bytes((code,)) + body, STORED, blobs
+    result, fmt = _result(tools_result, log, blobs)
+    return meta, result, fmt, blobs
+
+
+def _result(value: Any, log: LogDraft, blobs: codec.Blobs) -> tuple[bytes | None, int]:
+    """Return the result's column and format: it mostly is one of the new messages again."""
+    if value is None:
+        return None, NO_RESULT
+    found: codec.Blobs = {}
+    packed = codec.pack(value, found, "tools_result")
+    if log.own > 0 and len(packed) > _SHORT:
+        own = b"".join(log.items[-log.own :])
+        start = own.find(packed)
+        if start >= 0:
+            return msgspec.msgpack.encode((start, len(packed))), PART
+        whole = codec.pack(value, None) if found else packed
+        body = codec.compress_against(whole, dictionary_of(log.items[-log.own :], log.blobs))
+        if body is not None:
+            return body, AGAINST
+    blobs.update(found)
+    code, body = codec.compress(packed)
+    return bytes((code,)) + body, STORED
+
+
+def dictionary_of(own: Sequence[bytes], blobs: Mapping[bytes, bytes]) -> bytes:
+    """Return what a result is compressed against: a step's own messages and their large values."""
+    named = sorted(codec.references(codec.join_array(own)))
+    return b"".join([*own, *(blobs[digest] for digest in named)])
 
 
 def result_references(row: CheckpointRow) -> set[bytes]:

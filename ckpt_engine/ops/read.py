@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..codec import LOG_PLACE, decompress, unpack
+from ..codec import LOG_PLACE, decompress, decompress_against, unpack
 from ..errors import CheckpointNotFound, Corrupted
 from ..model import Checkpoint, CheckpointInfo, Thread, WorkflowRun, id_from_bytes
 from ..store import CheckpointRow, In, RunRow, TagRow, ThreadRow
-from .prepare import NO_RESULT, STORED, TRIGGERS, log_lengths
+from .prepare import AGAINST, NO_RESULT, PART, STORED, TRIGGERS, dictionary_of, log_lengths
 from .source import MESSAGES, Source
 
 __all__ = ["checkpoint", "infos", "moment", "result_of", "run_of", "state_of", "threads"]
@@ -122,9 +122,21 @@ def result_of(source: Source, row: CheckpointRow) -> Any:
     """Return the stored result of a step."""
     if row.fmt == NO_RESULT:
         return None
-    if row.fmt != STORED or row.result is None:
+    if row.fmt not in (STORED, PART, AGAINST) or row.result is None:
         raise Corrupted(f"the result of checkpoint {id_from_bytes(row.id)} cannot be read")
-    return unpack(decompress(row.result[0], row.result[1:]), source.blobs)
+    if row.fmt == STORED:
+        packed = decompress(row.result[0], row.result[1:])
+    else:
+        own = source.items(row.lineage, MESSAGES, row.length - row.own, row.length)
+        packed = _from_messages(source, row.fmt, row.result, own)
+    return unpack(packed, source.blobs)
+
+
+def _from_messages(source: Source, fmt: int, result: bytes, own: list[bytes]) -> bytes:
+    if fmt == PART:
+        start, size = unpack(result, {})
+        return b"".join(own)[start : start + size]
+    return decompress_against(result, dictionary_of(own, source.blobs))
 
 
 def threads(source: Source, rows: Sequence[ThreadRow]) -> list[Thread]:

@@ -135,6 +135,7 @@ class Source:
         self._tx = tx
         self._keep = not writes  # what a transaction wrote may yet be rolled back
         self._blobs: TxBlobs | None = None
+        self._recent: dict[int, bytes] = {}
 
     @property
     def tx(self) -> Tx:
@@ -335,7 +336,7 @@ class Source:
             if row.pos > at or row.pos + row.n <= at:
                 break
             high = min(piece.stop, row.pos + row.n)
-            found.append((decompress(row.codec, row.body), at - row.pos, high - row.pos))
+            found.append((self._packed(row), at - row.pos, high - row.pos))
             at = high
         if at < piece.stop:
             raise Corrupted(
@@ -343,6 +344,15 @@ class Source:
                 f"in lineage {piece.lineage}"
             )
         return found
+
+    def _packed(self, row: Batch) -> bytes:
+        """Return a row's content; the last few are remembered."""
+        packed = self._recent.get(row.pk)
+        if packed is None:
+            packed = self._recent[row.pk] = decompress(row.codec, row.body)
+            if len(self._recent) > 4:
+                del self._recent[next(iter(self._recent))]
+        return packed
 
     def state(self, pk: int | None) -> LoadedState:
         """Return a state."""

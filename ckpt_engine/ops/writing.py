@@ -21,13 +21,13 @@ from ..model import (
 from ..store import CheckpointRow, Expect, Tx
 from ..triggers import wanted
 from . import prepare
-from .base import EngineBase
 from .join import Joined, join
 from .place import Placed, StaleError, place
 from .prepare import Draft, LogDraft
 from .read import result_of, unpack_state
 from .roots import make_root
 from .source import MESSAGES, Source
+from .upkeep import Upkeep
 from .walk import own_rows
 
 __all__ = ["Writing"]
@@ -36,7 +36,7 @@ _log = logging.getLogger("ckpt_engine")
 _ATTEMPTS = 100
 
 
-class Writing(EngineBase):
+class Writing(Upkeep):
     """The verbs that add checkpoints."""
 
     async def snapshot(
@@ -216,9 +216,6 @@ class Writing(EngineBase):
         self._caches.threads.put(placed.thread.name, placed.thread)
         self._committed(placed)
 
-    def _committed(self, placed: Placed) -> None:
-        """Take note of a commit; upkeep overrides this."""
-
     def _snapshot_draft(
         self,
         source: Source,
@@ -335,7 +332,7 @@ class Writing(EngineBase):
             source, start, before.values, logs, state, state_set, state_delete
         )
         after, row = prepare.next_state(source, before, values, deltas=self.config.delta_snapshots)
-        meta, result, fmt, blobs = prepare.finish(**rest)
+        meta, result, fmt, blobs = prepare.finish(**rest, log=logs[MESSAGES])
         size = sum(len(i) for log in logs.values() for i in log.items) + len(meta or b"")
         size += len(row[1] if row else b"") + len(result or b"")
         size += sum(len(b) for group in (blobs, state_blobs) for b in group.values())

@@ -1,0 +1,111 @@
+"""What the engine does beside the agents' work: packing rows, and giving space back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from functools import partial
+
+from .. import codec
+from ..errors import CheckpointError
+from ..model import OptimizeReport, SnapshotConfig
+from ..store import Store
+from . import sealing
+from .base import EngineBase
+from .place import Placed
+
+__all__ = ["Upkeep"]
+
+_log = logging.getLogger("ckpt_engine")
+_AT_CLOSING = 0.5  # seconds that closing may spend on packing
+
+
+class Upkeep(EngineBase):
+    """Background work; it never raises into an agent's call."""
+
+    def __init__(self, store: Store, config: SnapshotConfig) -> None:
+        super().__init__(store, config)
+        self._loose: Counter[int] = Counter()  # lineage -> rows written since it was packed
+        self._touched: dict[int, float] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._work = asyncio.Event()
+
+    def _committed(self, placed: Placed) -> None:
+        """Take note of a commit."""
+        lineage = placed.row.lineage
+        self._loose[lineage] += 1
+        self._touched[lineage] = time.monotonic()
+        if self._loose[lineage] >= sealing.BLOCK_ROWS and self.config.idle_seal_seconds:
+            self._work.set()
+        if self._task is None and self.config.idle_seal_seconds:
+            self._task = asyncio.create_task(self._keep_up(), name="ckpt upkeep")
+
+    async def _keep_up(self) -> None:
+        while not self._closed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), self.config.idle_seal_seconds)
+            self._work.clear()
+            try:
+                await self._tidy()
+            except CheckpointError as err:
+                _log.info("upkeep is put off: %s", err)
+
+    async def _tidy(self) -> None:
+        """Pack the lineages that have grown enough or were idle."""
+        idle_since = time.monotonic() - self.config.idle_seal_seconds
+        idle = False
+        for lineage, count in list(self._loose.items()):
+            quiet = self._touched[lineage] < idle_since
+            if self._closed or not (quiet or count >= sealing.BLOCK_ROWS):
+                continue
+            await self._seal(lineage)
+            idle = idle or quiet
+        if idle and not self._loose and not self._closed:
+            await self._store.reclaim()
+
+    async def _seal(self, lineage: int) -> int:
+        """Pack one lineage; return how many rows became fewer."""
+        self._loose.pop(lineage, None)
+        self._touched.pop(lineage, None)
+        blocks = await self._store.read(partial(sealing.plan_blocks, lineage=lineage))
+        return await self._replace(blocks)
+
+    async def _replace(self, blocks: list[sealing.Block]) -> int:
+        gone = 0
+        for block in blocks:
+            body = await asyncio.to_thread(codec.seal, block.packed)
+            if await self._store.write(partial(sealing.replace_rows, block=block, body=body)):
+                gone += len(block.rows) - 1
+        return gone
+
+    async def optimize(self) -> OptimizeReport:
+        """Pack all rows and give free space back to the file system."""
+        self._check_open()
+        before = await self._store.size()
+        gone, last = 0, 0
+        while lineages := await self._store.read(
+            partial(sealing.lineages_after, pk=last, limit=500)
+        ):
+            for lineage in lineages:
+                gone += await self._seal(lineage)
+            last = lineages[-1]
+        await self._store.reclaim()
+        return OptimizeReport(sealed=gone, size_before=before, size_after=await self._store.size())
+
+    async def _end_upkeep(self) -> None:
+        """Stop the background work; pack what it takes little time to pack."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._work.set()
+            await task
+        deadline = time.monotonic() + _AT_CLOSING
+        try:
+            for lineage in list(self._loose):
+                if time.monotonic() > deadline:
+                    break
+                await self._seal(lineage)
+        except CheckpointError as err:
+            _log.info("packing is left to the next time: %s", err)
