@@ -129,3 +129,11 @@ def test_models_are_chosen_by_name() -> None:
     assert agent.model_name == "own"
     assert agent.named_models() == {"own": own, "further": further}
     assert AgentSpec(model="openai:gpt-5").named_models() == {}
+
+
+def test_the_documented_agent_works(project: Callable[[str, str], None]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
+    project("mymodule.py", text.split("```python\n")[1].split("```")[0])
+    agent = load_agent("mymodule:agent")
+    assert agent.model_name == "openai:gpt-5"
+    assert list(agent.toolset().tools) == ["word_count"]
