@@ -141,6 +141,13 @@ class SeedHeader(_Lenient):
     supervisor: str | None = None
     prefix: Prefix | None = None
 
+    def with_signals(self, count: int) -> SeedHeader:
+        """Return the same seed for a child that is sent so many signals again."""
+        if self.prefix is None:
+            return self
+        prefix = self.prefix.model_copy(update={"signals": count})
+        return self.model_copy(update={"prefix": prefix})
+
 
 class SessionHeader(_Lenient):
     """The bookkeeping of a workflow as it crosses continue-as-new.

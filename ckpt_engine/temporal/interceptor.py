@@ -290,7 +290,10 @@ class _Attempt:
             reraise=True,
         )
         async with self._beating():
-            return await retrying(call)
+            async for attempt in retrying:
+                with attempt:
+                    return await call()
+        raise AssertionError("tenacity raises the last error")
 
     @contextlib.asynccontextmanager
     async def _beating(self) -> AsyncIterator[None]:

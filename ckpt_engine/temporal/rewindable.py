@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 else:
     Wire = RawValue  # undecodable arguments must reach the handler, so that it can say so
 
-__all__ = ["OWN_QUERIES", "OWN_SIGNALS", "OWN_UPDATES", "Rewindable"]
+__all__ = ["OWN_QUERIES", "OWN_SIGNALS", "OWN_UPDATES", "Rewindable", "resume_of"]
 
 OWN_SIGNALS = OWN_UPDATES = frozenset({"rewind", "branch"})
 OWN_QUERIES = frozenset(
@@ -130,16 +130,18 @@ class Rewindable:
         except CheckpointError as err:
             session.refuse(kind, "", err)
             raise ApplicationError(str(err), type=err.kind, non_retryable=True) from None
-        session.waiting += 1
-        try:
+        with session.handler():
             await workflow.wait_condition(lambda: request.ended)
-        finally:
-            session.waiting -= 1
         if request.refusal is not None:
             refused = request.refusal
             raise ApplicationError(refused.message, type=refused.kind, non_retryable=True)
         assert request.answer is not None
         return request.answer.model_dump(mode="json")
+
+
+def resume_of(instance: object) -> Literal["replay", "next_node"]:
+    """Return how a workflow's children find their way to a seed."""
+    return instance.ckpt_resume if isinstance(instance, Rewindable) else "next_node"
 
 
 def _request(kind: Literal["rewind", "branch"], raw: Any) -> Request:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -299,10 +299,19 @@ class Session:
 
     @property
     def active(self) -> ChildStatus | None:
-        """The child that a rewind put in this workflow's place, while there is one."""
-        if self.phase != "supervising":
-            return None
-        return next((c for c in reversed(self.children) if c.kind == "rewind"), None)
+        """The child that the newest rewind put in this workflow's place, if one has."""
+        stand_ins = (child for child in reversed(self.children) if child.kind == "rewind")
+        newest = next(stand_ins, None)
+        return newest if newest is not None and newest.state != "superseded" else None
+
+    @contextmanager
+    def handler(self) -> Iterator[None]:
+        """Keep the workflow open while a handler of ours has something to do."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
 
     def status(self) -> SessionStatus:
         """Return what the query ``checkpoint_status`` answers."""

@@ -37,7 +37,8 @@ from .contract import (
     parse,
 )
 from .payloads import from_stored
-from .session import header_payload
+from .rewindable import OWN_SIGNALS
+from .session import HeardSignal, header_payload, read_header
 
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
@@ -174,7 +175,11 @@ class Sessions:
         )
         prepared = await prepare_child(engine, ask)
         assert prepared.seed is not None
-        handle = await self._start(run, new_workflow, prepared.seed, start)
+        again = await self._heard_before(run.workflow_id, prepared.seed)
+        seed = prepared.seed.with_signals(len(again))
+        handle = await self._start(run, new_workflow, seed, start)
+        for signal in again:
+            await handle.signal(signal.name, args=list(signal.args))
         if kind == "rewind":
             await engine.supersede(thread.id, new_thread)
         return StartedChild.model_validate(
@@ -222,6 +227,31 @@ class Sessions:
             ) from None
         except RPCError as err:
             raise _translate(err, workflow_id) from None
+
+    async def _heard_before(self, workflow_id: str, seed: SeedHeader) -> list[HeardSignal]:
+        """Return the user's signals that a closed run had before the seed, as its history has them.
+
+        Past the namespace's retention there is no history, and none are sent again.
+        """
+        if seed.prefix is None:
+            return []
+        heard: list[HeardSignal] = []
+        step = 0
+        try:
+            async for event in self._handle(workflow_id).fetch_history_events():
+                if event.HasField("activity_task_scheduled_event_attributes"):
+                    headers = event.activity_task_scheduled_event_attributes.header.fields
+                    fields = read_header(headers.get(HEADER)) or {}
+                    step = max(step, int(fields.get("step", 0)))
+                elif event.HasField("workflow_execution_signaled_event_attributes"):
+                    signal = event.workflow_execution_signaled_event_attributes
+                    if signal.signal_name not in OWN_SIGNALS and step < seed.prefix.upto:
+                        args = await self._decoded(list(signal.input.payloads), workflow_id)
+                        heard.append(HeardSignal(step, signal.signal_name, args))
+        except RPCError as err:
+            if err.status != RPCStatusCode.NOT_FOUND:
+                raise _translate(err, workflow_id) from None
+        return heard
 
     async def _decoded(self, payloads: list[Payload], workflow_id: str) -> list[RawValue]:
         context = WorkflowSerializationContext(

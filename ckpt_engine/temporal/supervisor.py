@@ -30,6 +30,7 @@ from .contract import (
     StartedChild,
     Supersede,
 )
+from .rewindable import resume_of
 from .session import Request, Session
 
 __all__ = ["Refused", "Supervisor"]
@@ -153,9 +154,6 @@ class Supervisor:
                 **_QUICK,
             ),
         )
-        for earlier in session.children:
-            if earlier.kind == "rewind" and earlier.state == "running":
-                self._mark(earlier.workflow_id, "superseded")
         child = self._started("rewind", handle, seed, prepared.target, request.request_id)
         self._running, self._nothing_runs = handle, False
         session.phase = "supervising"
@@ -167,7 +165,9 @@ class Supervisor:
         """End what runs now, so that it schedules no further step; its late result is ignored."""
         session = self._session
         session.stopped = True
-        if session.phase == "supervising":
+        self._running.add_done_callback(lambda left: left.cancelled() or left.exception())
+        if session.active is not None:
+            self._mark(session.active.workflow_id, "superseded")
             self._running.cancel(SUPERSEDED)
             await workflow.wait([cast("asyncio.Task[Any]", self._running)])
             return
@@ -180,7 +180,6 @@ class Supervisor:
             except TimeoutError:
                 workflow.logger.warning("a step in flight did not end in time; it is cancelled")
         if request.in_flight == "abandon":
-            self._running.add_done_callback(lambda left: left.cancelled() or left.exception())
             return
         self._running.cancel()
         # User code may take its time to clean up, or swallow the cancellation; it can do no harm.
@@ -216,7 +215,7 @@ class Supervisor:
                     "task_queue": info.task_queue,
                     "supervisor": info.workflow_id if kind == "rewind" else None,
                 },
-                "resume": getattr(workflow.instance(), "ckpt_resume", "next_node"),
+                "resume": resume_of(workflow.instance()),
                 "origin": session.origin,
             }
         )
@@ -233,10 +232,7 @@ class Supervisor:
     ) -> workflow.ChildWorkflowHandle[Any, Any]:
         info = workflow.info()
         again = self._session.heard_before(seed.prefix.upto) if seed.prefix else []
-        if seed.prefix:
-            prefix = seed.prefix.model_copy(update={"signals": len(again)})
-            seed = seed.model_copy(update={"prefix": prefix})
-        self._seeds[child_id] = seed
+        self._seeds[child_id] = seed.with_signals(len(again))
         handle = await workflow.start_child_workflow(
             info.workflow_type,
             args=list(self._args),

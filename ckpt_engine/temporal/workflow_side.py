@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, NoReturn
 
@@ -23,7 +24,7 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
-from ..errors import CheckpointError, InvalidRequest
+from ..errors import InvalidRequest
 from .contract import (
     FORWARD_UPDATE,
     HEADER,
@@ -34,7 +35,7 @@ from .contract import (
 )
 from .policy import Policies
 from .replay_clock import ReplayClock
-from .rewindable import OWN_SIGNALS, OWN_UPDATES, Rewindable
+from .rewindable import OWN_SIGNALS, OWN_UPDATES, Rewindable, resume_of
 from .session import Session, header_payload
 from .supervisor import Supervisor
 
@@ -57,6 +58,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         self._session: Session | None = None
         self.seeds: dict[str, SeedHeader] = {}
         self.continuing: ContinueAsNewInput | None = None
+        self._in_order = asyncio.Lock()
 
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
         """Put our outbound interceptor into the chain."""
@@ -66,8 +68,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
     def session(self) -> Session:
         """The bookkeeping of this run, made when it is first needed."""
         if self._session is None:
-            resume = getattr(workflow.instance(), "ckpt_resume", "next_node")
-            self._session = Session.begin(resume)
+            self._session = Session.begin(resume_of(workflow.instance()))
         return self._session
 
     def _bind(self) -> None:
@@ -128,34 +129,62 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         if input.signal in OWN_SIGNALS and isinstance(workflow.instance(), Rewindable):
             input.args = list(input.args[:1])
             if input.signal == "rewind" and session.seed and session.seed.supervisor:
-                await self._forward_signal(input, session.seed.supervisor)
+                await self._pass_up(input, session.seed.supervisor)
                 return
         elif session.stopped:
-            await workflow.wait_condition(
-                lambda: session.active is not None or session.phase == "closing"
-            )
-            await self._forward_signal(input, session.active and session.active.workflow_id)
+            await self._pass_down(input)
             return
         else:
             session.hear(input.signal, input.args)
         await self.next.handle_signal(input)
 
-    async def _forward_signal(self, input: HandleSignalInput, to: str | None) -> None:
+    async def _pass_up(self, input: HandleSignalInput, supervisor: str) -> None:
+        with self.session.handler():
+            await self._send_on(input, supervisor)
+
+    async def _pass_down(self, input: HandleSignalInput) -> None:
         try:
-            if to is None:
-                raise InvalidRequest("this workflow was replaced by a rewind and is about to end")
-            await workflow.get_external_workflow_handle(to).signal(
-                input.signal, args=list(input.args)
-            )
-        except (CheckpointError, FailureError, asyncio.CancelledError) as err:
+            async with self._forwarding() as active:
+                await self._send_on(input, active)
+        except InvalidRequest as err:
             self.session.refuse(input.signal, "", err)
+
+    async def _send_on(self, input: HandleSignalInput, to: str) -> None:
+        try:
+            handle = workflow.get_external_workflow_handle(to)
+            await handle.signal(input.signal, args=list(input.args))
+        except (FailureError, asyncio.CancelledError) as err:
+            self.session.refuse(input.signal, "", err)
+
+    async def _forward_update(self, input: HandleUpdateInput) -> Any:
+        with self.session.handler():
+            async with self._forwarding() as active:
+                pass  # signals before it have arrived; those after it need not wait for its answer
+            return await workflow.execute_activity(
+                FORWARD_UPDATE,
+                args=[active, input.update, input.id, *input.args],
+                start_to_close_timeout=timedelta(hours=1),
+            )
+
+    @asynccontextmanager
+    async def _forwarding(self) -> AsyncIterator[str]:
+        """Yield the workflow that runs now; what is passed on to it keeps its order."""
+        session = self.session
+        with session.handler():
+            async with self._in_order:
+                await workflow.wait_condition(
+                    lambda: session.active is not None or session.phase == "closing"
+                )
+                if session.active is None:
+                    raise InvalidRequest("this workflow was replaced by a rewind and is ending")
+                yield session.active.workflow_id
 
     def handle_update_validator(self, input: HandleUpdateInput) -> None:
         """Leave the checking of the user's updates to whoever runs now."""
         self._bind()
         if input.update in OWN_UPDATES and isinstance(workflow.instance(), Rewindable):
             input.args = list(input.args[:1])
-        if self.session.active is None or input.update in OWN_UPDATES:
+        if not self.session.stopped or input.update in OWN_UPDATES:
             self.next.handle_update_validator(input)
 
     async def handle_update_handler(self, input: HandleUpdateInput) -> Any:
@@ -163,12 +192,8 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         self._bind()
         if input.update in OWN_UPDATES and isinstance(workflow.instance(), Rewindable):
             input.args = list(input.args[:1])
-        elif (active := self.session.active) is not None:
-            return await workflow.execute_activity(
-                FORWARD_UPDATE,
-                args=[active.workflow_id, input.update, input.id, *input.args],
-                start_to_close_timeout=timedelta(hours=1),
-            )
+        elif self.session.stopped:
+            return await self._forward_update(input)
         return await self.next.handle_update_handler(input)
 
     async def handle_query(self, input: HandleQueryInput) -> Any:
