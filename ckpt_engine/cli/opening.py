@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,12 +100,19 @@ async def connect(connection: Connection, **more: Any) -> Client:
                 **connection.config, data_converter=pydantic_data_converter, **more
             )
     except (RuntimeError, TimeoutError, OSError, ValueError, RPCError) as err:
-        reason = str(err).splitlines()[0][:200] if str(err) else "it took too long"
         raise CliError(
-            f"no Temporal server answers at {connection.address} ({connection.source}): {reason}",
+            f"no Temporal server answers at {connection.address} ({connection.source}): "
+            f"{_reason(err)}",
             "start one with `ckpt up`, or correct the address",
             Exit.NO_SERVER,
         ) from None
+
+
+def _reason(err: Exception) -> str:
+    """Return the operating system's words out of the many layers of a connection error."""
+    text = str(err) or "it took too long"
+    inner = re.findall(r'(?:message|error): "([^"]+)"', text)
+    return inner[-1] if inner else text.splitlines()[0][:200]
 
 
 async def find_session(engine: CheckpointEngine, name: str | None) -> SessionRef:
