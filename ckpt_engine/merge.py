@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from .errors import InvalidRequest
@@ -63,10 +64,18 @@ Strategy = Literal["raise", "ours", "theirs"]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is merged of a checkpoint; never changed, shared freely."""
+    """What is merged of a checkpoint; never changed, shared freely.
+
+    Attributes:
+        messages: The conversation.
+        state: The state.
+        ordered: Whether the order of the logs means something; not so in the joined base of a
+            criss-cross, whose sides have the same messages in two orders.
+    """
 
     messages: Sequence[Any] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
+    ordered: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +130,9 @@ def merge_content(
     """
     if strategy not in ("raise", "ours", "theirs"):
         raise InvalidRequest(f"no strategy {strategy!r}: there are raise, ours and theirs")
-    messages, disputed = merge_logs(base.messages, ours.messages, theirs.messages)
+    messages, disputed = merge_logs(
+        base.messages, ours.messages, theirs.messages, ordered=base.ordered
+    )
     conflicts = []
     if disputed:
         conflicts.append(
@@ -133,7 +144,9 @@ def merge_content(
                 theirs=theirs.messages,
             )
         )
-    state, state_conflicts = merge_state(base.state, ours.state, theirs.state, reducers, logs)
+    state, state_conflicts = merge_state(
+        base.state, ours.state, theirs.state, reducers, logs, ordered=base.ordered
+    )
     conflicts.extend(state_conflicts)
     if strategy == "raise":
         return Merged(messages, state, tuple(conflicts))
@@ -150,6 +163,8 @@ def merge_state(
     theirs: Mapping[str, Any],
     reducers: Mapping[str, Reducer] | None = None,
     logs: Collection[str] = (),
+    *,
+    ordered: bool = True,
 ) -> tuple[dict[str, Any], list[MergeConflict]]:
     """Return the merged state, in our order and then theirs, and the conflicts sorted by key."""
     reducers = reducers or {}
@@ -157,7 +172,8 @@ def merge_state(
     conflicts: list[MergeConflict] = []
     for key in [*ours, *(k for k in theirs if k not in ours)]:
         b, o, t = (side.get(key, MISSING) for side in (base, ours, theirs))
-        value, clear = _merge_key(b, o, t, reducers.get(key), is_log=key in logs)
+        log = partial(merge_logs, ordered=ordered) if key in logs else None
+        value, clear = _merge_key(b, o, t, reducers.get(key), log)
         _put(merged, key, value)
         if not clear:
             known = MISSING if isinstance(b, Missing) else b
@@ -166,11 +182,10 @@ def merge_state(
 
 
 _Clear = tuple[Any, bool]  # a value, and whether it is undisputed
+_Join = Callable[[Sequence[Any], Sequence[Any], Sequence[Any]], tuple[list[Any], bool]]
 
 
-def _merge_key(
-    b: Any, o: Any, t: Any, reducer: Reducer | None, *, is_log: bool
-) -> tuple[Any, bool]:
+def _merge_key(b: Any, o: Any, t: Any, reducer: Reducer | None, join: _Join | None) -> _Clear:
     base, mine, other = identity(b), identity(o), identity(t)
     if base == other:
         return o, True
@@ -180,8 +195,8 @@ def _merge_key(
         return reducer(*(None if isinstance(v, Missing) else v for v in (b, o, t))), True
     if mine == other:
         return o, True
-    if is_log and all(isinstance(v, list | Missing) for v in (b, o, t)):
-        log, disputed = merge_logs(b or (), o or (), t or ())
+    if join is not None and all(isinstance(v, list | Missing) for v in (b, o, t)):
+        log, disputed = join(b or (), o or (), t or ())
         return (o, False) if disputed else (log, True)
     return o, False
 
@@ -194,7 +209,7 @@ def _put(state: dict[str, Any], key: str, value: Any) -> None:
 
 
 def merge_logs(
-    base: Sequence[Any], ours: Sequence[Any], theirs: Sequence[Any]
+    base: Sequence[Any], ours: Sequence[Any], theirs: Sequence[Any], *, ordered: bool = True
 ) -> tuple[list[Any], bool]:
     """Join two logs: ours, then what theirs added since the base.
 
@@ -202,16 +217,21 @@ def merge_logs(
     edited what the base held (left out, replaced or inserted something), its edit is kept and the
     other side's additions follow it.
 
+    Args:
+        base: The common ancestor's log.
+        ours: The log joined into.
+        theirs: The log joined.
+        ordered: Whether another order of what the base held is an edit, too.
+
     Returns:
         The joined log, and whether both sides edited the base differently; then it is ours.
     """
     same = identity(base)
     if identity(theirs) in (same, identity(ours)):
         return list(ours), False
-    if identity(ours) == same:
+    if ordered and identity(ours) == same:
         return list(theirs), False
-    known = set(_occurrences(base))
-    mine, other = (_Side(log, base, known) for log in (ours, theirs))
+    mine, other = (_Side(log, base, ordered) for log in (ours, theirs))
     if not other.edited or (mine.edited and not (mine.lossy or other.lossy)):
         return [*ours, *_after_common(mine.new, other.new)], False
     if not mine.edited:
@@ -225,18 +245,20 @@ class _Side:
     """One side of a log merge, split into what became of the base and what follows it.
 
     Attributes:
-        lossy: Whether something of the base is left out or replaced.
+        lossy: Whether something of the base is left out, replaced or moved.
         edited: Whether that, or something stands before what the base held.
         history: What became of the base.
         tail: What follows it.
         new: Everything that the base did not hold.
     """
 
-    def __init__(self, log: Sequence[Any], base: Sequence[Any], known: set[Hashable]) -> None:
-        marks = list(_occurrences(log))
+    def __init__(self, log: Sequence[Any], base: Sequence[Any], ordered: bool) -> None:
+        marks, held = list(_occurrences(log)), list(_occurrences(base))
+        known = set(held)
+        kept = [mark for mark in marks if mark in known]
         self.new = [v for v, mark in zip(log, marks, strict=True) if mark not in known]
         end = max((n + 1 for n, mark in enumerate(marks) if mark in known), default=0)
-        self.lossy = not known <= set(marks)
+        self.lossy = kept != held if ordered else len(kept) < len(held)
         self.edited = self.lossy or len(log) - end < len(self.new)
         if self.lossy and not (end and identity(log[end - 1]) == identity(base[-1])):
             end = max(end, min(len(base), len(log)))  # a replaced end of the base is no addition
@@ -322,4 +344,4 @@ def resolve_base(
     for conflict in merged.conflicts:
         if conflict.kind == "state":
             merged.state[conflict.key] = Missing._DISPUTED
-    return Content(merged.messages, merged.state)
+    return Content(merged.messages, merged.state, ordered=False)

@@ -245,6 +245,18 @@ def test_a_criss_cross_joins_each_message_once_and_knows_what_changed_since() ->
     assert merged.conflicts == ()
 
 
+@pytest.mark.parametrize("order", ["rab", "rba"])
+def test_the_order_of_a_joined_base_does_not_show(order: str) -> None:
+    base = Content(order, ordered=False)
+    merged = merge_content(base, Content("rab"), Content("rbac"))
+    assert "".join(merged.messages) == "rabc"
+
+
+def test_moving_a_message_is_an_edit() -> None:
+    assert merge_logs("abc", "abcO", "acbT") == (list("acbOT"), False)
+    assert merge_logs("abc", "bac", "acb") == (list("bac"), True)
+
+
 def test_what_the_bases_of_a_criss_cross_dispute_conflicts_unless_settled_alike() -> None:
     contents = {
         "root": Content("r", {"x": 0}),
