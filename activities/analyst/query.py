@@ -80,7 +80,8 @@ def _lead(request: Request, table: Table, rows: Sequence[Sequence[Any]], style: 
     if request.group is None:
         value = rows[0][0] if rows else None
         if request.aggregate == "count":
-            noun = request.noun or "rows"
+            of = request.measure
+            noun = f"distinct values of {of}" if of else request.noun or "rows"
             return f"There are {_number(value, 0)} {noun} in {table.name}{where}."
         if value is None:
             return f"There are no rows to answer this from in {table.name}{where}."
@@ -102,9 +103,12 @@ def _lead(request: Request, table: Table, rows: Sequence[Sequence[Any]], style: 
 
 
 def _conditions(request: Request) -> str:
-    times = [c.words for c in request.conditions if c.about in ("year", "month")]
-    others = [c.words for c in request.conditions if c.about not in ("year", "month")]
-    text = "".join(f" {words}" for words in reversed(times))
+    said = {c.about: c.words for c in request.conditions}
+    others = [words for about, words in said.items() if about not in ("year", "month")]
+    month, year = said.get("month"), said.get("year")
+    if month and year:
+        year = year.removeprefix("in ")
+    text = "".join(f" {words}" for words in (month, year) if words)
     return text + (f" where {' and '.join(others)}" if others else "")
 
 
@@ -122,14 +126,18 @@ def _basis(table: Table, check: Mapping[str, Any] | None) -> str:
 
 
 def _what(request: Request) -> str:
-    if request.aggregate == "count" or request.measure is None:
+    if request.measure is None:
         return f"number of {request.noun or 'rows'}"
+    if request.aggregate == "count":
+        return f"number of distinct values of {request.measure}"
     return f"{_NAMES[request.aggregate or 'avg']} {request.measure}"
 
 
 def _value_sql(request: Request) -> str:
-    if request.aggregate == "count" or request.measure is None:
+    if request.measure is None:
         return "count(*)"
+    if request.aggregate == "count":
+        return f"count(DISTINCT {quote(request.measure)})"
     return f"{request.aggregate}({quote(request.measure)})"
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from .conditions import Condition, conditions_of
 from .schema import Column, Table
-from .wording import NUMBERS, match_name, names_value, number_of, same, words_of
+from .wording import NUMBERS, match_name, number_of, plain, same, words_of
 
-__all__ = ["Aggregate", "Condition", "Request", "Style", "read", "split", "style_of"]
+__all__ = ["Aggregate", "Request", "Style", "read", "split", "style_of"]
 
 Aggregate = Literal["avg", "sum", "count", "max", "min"]
 
@@ -28,10 +28,7 @@ _LEAST = {
     *("lowest", "minimum", "min", "smallest", "least", "fewest", "cheapest", "coldest"),
     *("bottom", "worst"),
 }
-_MONTHS = [month.lower() for month in calendar.month_name[1:]]
 _UNITS = {"year": 4, "years": 4, "yearly": 4, "annual": 4, "month": 7, "months": 7, "monthly": 7}
-_ABOVE = r"(?:above|over|more than|greater than|higher than|exceeding|exceeds|>)"
-_BELOW = r"(?:below|under|less than|lower than|fewer than|<)"
 _GROUP = re.compile(
     r"\b(?:by|per|each|every|across|which|what)\s+(?:(?:the|a)\s+)?"
     r"(?:(?:kinds?|types?|sorts?)\s+of\s+)?([a-z][\w]*)"
@@ -41,18 +38,8 @@ _TOP = (
     rf"\b(?:(?:top|first|best|bottom|worst|last)\s+{_COUNT}|{_COUNT}\s+"
     rf"(?:{'|'.join(sorted(_MOST | _LEAST))}))\b"
 )
-_NUMBER = r"(-?\d+(?:\.\d+)?)"
 _QUESTION = re.compile(r"^\s*(what|which|how|who|when|where|list|compare|is|are|give|count)\b")
 _FOLLOW_UP = re.compile(r"^\s*(?:what|how) about\b")
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """Which rows: SQL, the same in words, and what it is about (a later one replaces it)."""
-
-    about: str
-    sql: str
-    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,52 +117,87 @@ def style_of(texts: Sequence[str], settings: Mapping[str, Any]) -> Style:
 
 def read(text: str, table: Table) -> Request:
     """Return what a text asks of a table; parts it does not mention stay open."""
-    lowered = text.lower().split(" instead of ")[0]
+    lowered = plain(text.lower().split(" instead of ")[0])
+    lowered, descending = _order(lowered)
     words = words_of(lowered)
     group, unit, asks_which = _group(lowered, table)
-    conditions, used = _conditions(lowered, words, table)
-    aggregate, descending, superlative = _aggregate(lowered, words)
+    conditions, used = conditions_of(lowered, words, table)
+    aggregate, superlative = _aggregate(lowered, words)
     grouping = {group.name} if group is not None else set()
     # words that were read as a value or a group say nothing about what is measured
     left = [w for w in words if w not in used and not any(same(w, g) for g in grouping)]
-    measure = _measure(left, table, grouping)
-    if measure is not None and aggregate is not None and superlative is not None:
-        # "average maximum temperature" names the column temp_max, it does not ask for the largest
-        own = measure.name.lower().split("_")
-        if any(same(superlative, token) for token in own) and _before(
-            words, aggregate, superlative
-        ):
-            descending = None
+    measure = table.measure(left, without=grouping)
+    if measure is not None and _part_of_name(superlative, aggregate, measure, words):
+        superlative = None
     top = _top(lowered)
-    if top is not None and descending is None:
-        descending = True
     by_day = group is not None and group.kind == "date" and unit is None
-    if aggregate is None and superlative is not None and (top is None or by_day):
+    extreme = aggregate is None and superlative is not None and (top is None or by_day)
+    if descending is None and (top is not None or not extreme or asks_which):
+        descending = superlative in _MOST if superlative is not None else True if top else None
+    if extreme:
         aggregate = "max" if superlative in _MOST else "min"
-    counted = re.search(r"\b(?:how many|number of)\s+(?:\w+ful\s+)?([a-z]\w*)", lowered)
+    if aggregate is None and re.search(r"\bhow much\b", lowered):
+        aggregate = "sum"
+    counted = re.search(r"\b(?:how many|number of)\s+((?:[a-z]\w*\s+){0,2}[a-z]\w*)", lowered)
+    distinct = _distinct(lowered, table)
+    if distinct is not None:
+        measure = distinct
+    elif aggregate == "count":
+        measure = None
     return Request(
         aggregate=aggregate,
-        measure=measure.name if measure is not None and aggregate != "count" else None,
+        measure=measure.name if measure is not None else None,
         group=group.name if group is not None else _compared(conditions),
         unit=unit,
         asks_which=asks_which,
         descending=descending,
         limit=top,
-        noun=counted[1] if counted else None,
+        noun=_noun(counted[1], used) if counted else None,
         conditions=tuple(conditions),
     )
 
 
-def _aggregate(text: str, words: Sequence[str]) -> tuple[Aggregate | None, bool | None, str | None]:
+def _order(text: str) -> tuple[str, bool | None]:
+    """Return the text without a wish for an order such as "lowest first", and that wish."""
+    found = re.search(r"\b(?:(highest|largest|most)|(?:lowest|smallest|least)) first\b", text)
+    if found is None:
+        return text, None
+    return text.replace(found[0], ""), found[1] is not None
+
+
+def _part_of_name(
+    superlative: str | None, aggregate: Aggregate | None, measure: Column, words: Sequence[str]
+) -> bool:
+    """Tell whether "maximum" is said of a column: the average maximum temperature."""
+    if superlative is None or aggregate is None:
+        return False
+    named = any(same(superlative, token) for token in measure.name.lower().split("_"))
+    return named and _before(words, aggregate, superlative)
+
+
+def _distinct(text: str, table: Table) -> Column | None:
+    found = re.search(r"\bhow many (?:distinct|different|unique)\s+([a-z]\w*)", text)
+    if found is None:
+        return None
+    named = [c for c in table.columns if match_name(c.name, [found[1]]) > 0]
+    return max(named, key=lambda c: match_name(c.name, [found[1]]), default=table.first("text"))
+
+
+def _noun(counted: str, used: set[str]) -> str | None:
+    """Return what is counted: the first word after "how many" that is not a value."""
+    left = [w for w in counted.split() if w not in used]
+    return left[0] if left else None
+
+
+def _aggregate(text: str, words: Sequence[str]) -> tuple[Aggregate | None, str | None]:
     superlative = next((w for w in words if w in _MOST or w in _LEAST), None)
-    descending = None if superlative is None else superlative in _MOST
     if re.search(r"\bhow many\b|\bnumber of\b", text):
-        return "count", descending, superlative
+        return "count", superlative
     for word in words:
         for name, synonyms in _AGGREGATES.items():
             if word in synonyms:
-                return name, descending, superlative
-    return None, descending, superlative
+                return name, superlative
+    return None, superlative
 
 
 def _before(words: Sequence[str], aggregate: Aggregate, superlative: str) -> bool:
@@ -190,6 +212,8 @@ def _group(text: str, table: Table) -> tuple[Column | None, int | None, bool]:
         column, unit = _as_group(noun, table)
         if column is not None:
             return column, unit, asks
+    if re.match(r"\s*when (?:was|were|is|did)\b", text):
+        return table.first("date"), None, True
     if named := re.search(rf"{_TOP}((?:\s+[a-z]\w*){{1,3}})", text):
         for noun in named[named.lastindex or 0].split():
             column, unit = _as_group(noun, table)
@@ -217,14 +241,6 @@ def _as_group(noun: str, table: Table) -> tuple[Column | None, int | None]:
     return None, None
 
 
-def _measure(words: Sequence[str], table: Table, grouping: set[str]) -> Column | None:
-    numbers = [c for c in table.columns if c.kind == "number" and c.name not in grouping]
-    best = max(numbers, key=lambda c: match_name(c.name, words), default=None)
-    if best is not None and match_name(best.name, words) > 0:
-        return best
-    return None
-
-
 def _top(text: str) -> int | None:
     found = re.search(_TOP, text)
     number = number_of(found[1] or found[2]) if found else None
@@ -241,85 +257,3 @@ def _compared(conditions: Sequence[Condition]) -> str | None:
         ),
         None,
     )
-
-
-def _conditions(text: str, words: Sequence[str], table: Table) -> tuple[list[Condition], set[str]]:
-    conditions: list[Condition] = []
-    used: set[str] = set()
-    for column in table.columns:
-        named = [v for v in column.values if names_value(v, words)]
-        if named and len(named) < len(column.values):
-            conditions.append(_by_value(column, named, text))
-            used |= {w for w in words for v in named if names_value(v, [w])}
-    conditions += _by_year(text, table)
-    conditions += _by_month(text, table)
-    conditions += _by_size(text, table)
-    return conditions, used
-
-
-def _by_value(column: Column, values: Sequence[str], text: str) -> Condition:
-    first = re.escape(values[0].lower())
-    negated = re.search(rf"\b(?:not|except|without|excluding|but)\s+(?:for\s+)?{first}", text)
-    listed = ", ".join("'" + v.replace("'", "''") + "'" for v in values)
-    name = '"' + column.name.replace('"', '""') + '"'
-    if negated:
-        sql, verb = f"{name} NOT IN ({listed})", "is not"
-    elif len(values) == 1:
-        sql, verb = f"{name} = {listed}", "is"
-    else:
-        sql, verb = f"{name} IN ({listed})", "is"
-    return Condition(column.name, sql, f"{column.name} {verb} {' or '.join(values)}")
-
-
-def _by_year(text: str, table: Table) -> list[Condition]:
-    numeric = next((c for c in table.columns if c.is_year), None)
-    column = numeric or table.first("date")
-    if column is None:
-        return []
-    name = '"' + column.name.replace('"', '""') + '"'
-    year = name if numeric else f"CAST(substr({name}, 1, 4) AS INTEGER)"
-    lowest, highest = int(str(column.low)[:4]), int(str(column.high)[:4])
-    years = [int(y) for y in re.findall(r"\b(1[5-9]\d\d|20\d\d)\b", text)]
-    if not years or not any(lowest - 50 <= y <= highest + 50 for y in years):
-        return []
-    one = years[0]
-    if re.search(rf"\b(?:from|between)\s+{one}\s+(?:to|and|until|through)\s+\d{{4}}", text):
-        span = f"{min(years)} to {max(years)}"
-        return [Condition("year", f"{year} BETWEEN {min(years)} AND {max(years)}", f"in {span}")]
-    for word, sign in (("since", ">="), ("after", ">"), ("before", "<"), ("until", "<=")):
-        if re.search(rf"\b{word}\s+{one}\b", text):
-            return [Condition("year", f"{year} {sign} {one}", f"{word} {one}")]
-    listed = sorted(set(years))
-    if len(listed) == 1:
-        return [Condition("year", f"{year} = {one}", f"in {one}")]
-    said = " and ".join(map(str, listed))
-    return [Condition("year", f"{year} IN ({', '.join(map(str, listed))})", f"in {said}")]
-
-
-def _by_month(text: str, table: Table) -> list[Condition]:
-    column = table.first("date")
-    found = re.search(rf"\b(?:in|during|every|each|only)\s+({'|'.join(_MONTHS)})\b", text)
-    if column is None or found is None:
-        return []
-    name = '"' + column.name.replace('"', '""') + '"'
-    number = _MONTHS.index(found[1]) + 1
-    sql = f"CAST(substr({name}, 6, 2) AS INTEGER) = {number}"
-    return [Condition("month", sql, f"in {found[1].capitalize()}")]
-
-
-def _by_size(text: str, table: Table) -> list[Condition]:
-    found = []
-    for pattern, sign, word in (
-        (_ABOVE, ">", "above"),
-        (_BELOW, "<", "below"),
-        (r"(?:at least|>=)", ">=", "at least"),
-        (r"(?:at most|<=)", "<=", "at most"),
-    ):
-        for match in re.finditer(rf"{pattern}\s*{_NUMBER}", text):
-            before, after = words_of(text[: match.start()]), words_of(text[match.end() :])
-            column = _measure(before[-4:], table, set()) or _measure(after[:3], table, set())
-            if column is not None:
-                name = '"' + column.name.replace('"', '""') + '"'
-                said = f"{column.name} is {word} {match[1]}"
-                found.append(Condition(f"{column.name} {sign}", f"{name} {sign} {match[1]}", said))
-    return found

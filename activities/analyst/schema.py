@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .wording import match_name, names_value
+from .wording import TIME_WORDS, match_name, names_value
 
 __all__ = ["Column", "Table", "best_table", "quote"]
 
@@ -62,11 +62,18 @@ class Table:
         """Return the first column of a kind."""
         return next((c for c in self.columns if c.kind == kind), None)
 
+    def measure(self, words: Sequence[str], *, without: Iterable[str] = ()) -> Column | None:
+        """Return the column of numbers that the words name best."""
+        numbers = [c for c in self.columns if c.kind == "number" and c.name not in without]
+        best = max(numbers, key=lambda c: match_name(c.name, words), default=None)
+        return best if best is not None and match_name(best.name, words) > 0 else None
+
     def score(self, words: Sequence[str]) -> float:
         """Return how much of a question speaks of this table."""
-        by_name = match_name(self.name, words)
-        by_column = sum(match_name(c.name, words) for c in self.columns)
-        by_value = sum(2.0 for c in self.columns for v in c.values if names_value(v, words))
+        own = [w for w in words if w not in TIME_WORDS]  # every table may have dates
+        by_name = match_name(self.name, own)
+        by_column = sum(match_name(c.name, own) for c in self.columns)
+        by_value = sum(2.0 for c in self.columns for v in c.values if names_value(v, own))
         return by_name + by_column + by_value
 
 

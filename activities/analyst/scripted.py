@@ -7,7 +7,8 @@ group, with conditions) and nothing else, and says in its answers that it is scr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,10 +23,11 @@ from pydantic_ai.messages import (
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from ..conversation import said_by_people
+from .conditions import MONTHS
 from .query import answer, check_sql, completed, sql_of
 from .question import Request, Style, read, split, style_of
 from .schema import Column, Table, best_table, quote
-from .wording import words_of
+from .wording import same, words_of
 
 __all__ = ["SCRIPTED", "scripted_model"]
 
@@ -34,6 +36,10 @@ SCRIPTED = "scripted"
 
 HELLO = "No model is set up, so a script stands in for one; it only understands simple questions."
 MARK = "(Answered by a script, not by a model.)"
+_BEYOND = {
+    *("share", "shares", "percent", "percentage", "ratio", "median", "correlation", "correlate"),
+    *("trend", "growing", "growth", "forecast", "predict", "why"),
+}
 _MOST_TABLES = 5
 _MOST_LOOKS = 6
 _MOST_VALUES = 100
@@ -123,14 +129,20 @@ def _next(
             "Next I look which values occur, to find those that are asked about.",
             [("run_sql", {"sql": sql, "max_rows": _MOST_VALUES}) for sql in unknown],
         )
-    table = best_table([_with_values(t, seen) for t in tables], words)
-    request = _request(table, question, later, instructions, style) if table else None
-    if table is None or request is None:
+    known = [_with_values(t, seen) for t in tables]
+    table = best_table(known, words)
+    if table is None or not (len(known) == 1 or table.score(words)) or _BEYOND.intersection(words):
+        return _says(_lost(seen.tables, _BEYOND.intersection(words)))
+    request = _request(table, question, later, instructions, style)
+    if request is None:
         return _says(_lost(seen.tables))
-    return _answered(seen, request, table, style)
+    remark = _not_found(" ".join([question, *later]), known)
+    return _answered(seen, request, table, style, remark)
 
 
-def _answered(seen: _Seen, request: Request, table: Table, style: Style) -> list[ModelResponsePart]:
+def _answered(
+    seen: _Seen, request: Request, table: Table, style: Style, remark: str
+) -> list[ModelResponsePart]:
     sql, check = sql_of(request, table), check_sql(request, table)
     if not seen.known(sql):
         return _calls(f"I can ask {table.name} for this.", [("run_sql", {"sql": sql})])
@@ -139,7 +151,20 @@ def _answered(seen: _Seen, request: Request, table: Table, style: Style) -> list
     if not seen.known(check):
         return _calls("Before I answer I check what it rests on.", [("run_sql", {"sql": check})])
     text = answer(request, table, seen.results[sql], seen.results.get(check), style)
-    return _says(text)
+    return _says(f"{text}{remark}")
+
+
+def _not_found(text: str, tables: Sequence[Table]) -> str:
+    """Return a remark on names in the question that the data does not have."""
+    there = " ".join(
+        word
+        for table in tables
+        for word in (table.name, *(v for c in table.columns for v in (c.name, *c.values)))
+    )
+    known = [*words_of(there.replace("_", " ")), *MONTHS]
+    names: list[str] = re.findall(r"(?<=[a-z,] )[A-Z]\w{2,}", text)
+    missing = [n for n in names if not any(same(n.lower(), word) for word in known)]
+    return f" I found no {' or '.join(dict.fromkeys(missing))} in the data." if missing else ""
 
 
 def _request(
@@ -184,7 +209,9 @@ def _sample_sql(table: Table) -> str:
     return f"SELECT * FROM {quote(table.name)} LIMIT 3"  # noqa: S608
 
 
-def _lost(tables: Sequence[Table]) -> str:
+def _lost(tables: Sequence[Table], beyond: Iterable[str] = ()) -> str:
+    if beyond:
+        return f"I cannot work out: {', '.join(sorted(beyond))}. A model can; set one up."
     there = "; ".join(f"{t.name} ({', '.join(c.name for c in t.columns)})" for t in tables)
     return (
         "I could not relate the question to the data. Ask for an average, total, count, highest "

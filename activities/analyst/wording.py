@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["NUMBERS", "match_name", "names_value", "number_of", "same", "words_of"]
+__all__ = [
+    "NUMBERS",
+    "TIME_WORDS",
+    "match_name",
+    "names_value",
+    "number_of",
+    "plain",
+    "same",
+    "words_of",
+]
 
 _SYNONYMS = {
     "max": {"maximum", "highest", "high", "hottest", "warmest"},
@@ -18,6 +27,10 @@ NUMBERS = [
     *("zero", "one", "two", "three", "four", "five", "six"),
     *("seven", "eight", "nine", "ten", "eleven", "twelve"),
 ]
+TIME_WORDS = {
+    *("year", "years", "month", "months", "day", "days", "date", "dates"),
+    *("yearly", "annual", "monthly", "daily"),
+}
 _SHORTEST_PREFIX = 4
 _LONGEST_ENDING = 3
 
@@ -25,6 +38,12 @@ _LONGEST_ENDING = 3
 def words_of(text: str) -> list[str]:
     """Return the words of a text, in lower case; ``temp_max`` and ``4.5`` are one word each."""
     return re.findall(r"[a-z0-9_]+(?:\.\d+)?", text.lower())
+
+
+def plain(text: str) -> str:
+    """Return a lower-case text with some turns of phrase in simpler words."""
+    text = re.sub(r"\b(\w{3,})iest\b", r"highest \1", text)  # windiest: highest wind
+    return re.sub(r"\b(most|least) (?:common|frequent|often)\b", r"with the \1 count", text)
 
 
 def number_of(word: str) -> int | None:
@@ -58,6 +77,8 @@ def names_value(value: str, words: Sequence[str]) -> bool:
     parts = words_of(value)
     if not parts:
         return False
+    if value.isupper() and len(value) >= _SHORTEST_PREFIX:  # a code, such as GOOG of Google
+        return any(word.startswith(parts[0]) for word in words)
     return any(
         all(_ends_well(w, p) for w, p in zip(words[at:], parts, strict=False))
         for at in range(len(words) - len(parts) + 1)

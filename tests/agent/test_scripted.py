@@ -155,6 +155,29 @@ SHIPPED = {
     "What are the 2 lowest stocks by average price?": lambda: listed(
         ranked(averages(STOCKS, "price", "symbol"), 2, least=True)
     ),
+    "How many sunny days were there per year?": lambda: listed(
+        {str(y): sum(r["weather"] == "sun" for r in in_year(y)) for y in range(2012, 2016)}, 0
+    ),
+    "When was the hottest day?": lambda: "is {}, with {:.2f}".format(
+        *max(
+            ((r["date"].replace("/", "-"), float(r["temp_max"])) for r in WEATHER),
+            key=lambda pair: pair[1],
+        )
+    ),
+    "Which weather is most common?": lambda: "is {}, with {}.".format(
+        *Counter(r["weather"] for r in WEATHER).most_common(1)[0]
+    ),
+    "Maximum temperature per year, lowest first": lambda: listed(
+        ranked(
+            {str(y): max(numbers(in_year(y), "temp_max")) for y in range(2012, 2016)}, 4, least=True
+        )
+    ),
+    "Which year was the windiest?": lambda: (
+        f"is {max(WEATHER, key=lambda r: float(r['wind']))['date'][:4]}, with "
+    ),
+    "How many different symbols are there?": lambda: (
+        f"There are {len({r['symbol'] for r in STOCKS})} distinct values of symbol"
+    ),
     "How many rows are in stocks?": lambda: f"There are {len(STOCKS)} rows",
     "How much electricity did renewables generate in total between 2005 and 2010?": lambda: (
         "is {:,.0f}.".format(
@@ -271,6 +294,11 @@ async def test_a_question_it_does_not_understand_is_said_to_be_one() -> None:
     assert "could not relate" in text
     assert "stocks (symbol, date, price)" in text
     assert "no rows" in await answer("What was the average wind in 1999?")
+    assert "cannot work out: median" in await answer("What was the median wind?")
+    assert "could not relate" in await answer("What's the average?")  # of which table?
+    text = await answer("What was the highest price of Apple and of Google?")
+    assert "where symbol is GOOG is 707.00." in text
+    assert "I found no Apple in the data." in text
 
 
 async def test_it_takes_its_time_when_asked_to() -> None:
