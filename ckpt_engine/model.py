@@ -48,6 +48,9 @@ __all__ = [
 
 ID_LENGTH = 32
 _ID = re.compile(r"[0-9a-f]{32}")
+_ids = Random(os.urandom(32))  # noqa: S311  (unique, not secret)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _ids.seed(os.urandom(32)))
 
 
 class SnapshotTrigger(StrEnum):
@@ -68,10 +71,10 @@ def new_checkpoint_id(rng: Random | None = None, *, at_ms: int | None = None) ->
     git; stored bytes have the time first, which keeps index pages together.
 
     Args:
-        rng: Source of the random bits; the operating system's when absent.
+        rng: Source of the random bits; one of the process's own when absent.
         at_ms: Milliseconds since 1970; now when absent.
     """
-    bits = rng.getrandbits(80) if rng is not None else int.from_bytes(os.urandom(10), "big")
+    bits = (rng or _ids).getrandbits(80)
     millis = int(time.time() * 1000) if at_ms is None else at_ms
     return f"{bits:020x}{millis & (2**48 - 1):012x}"
 

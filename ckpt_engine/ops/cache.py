@@ -33,11 +33,11 @@ class Lru(Generic[K, V]):
 
     def put(self, key: K, value: V, size: int = 1) -> None:
         """Keep a value of this size; a value above the limit is not kept."""
-        self.drop(key)
-        if size > self._limit:
-            return
         with self._lock:
-            if key in self._entries:
+            known = self._entries.pop(key, None)
+            if known is not None:
+                self._size -= known[1]
+            if size > self._limit:
                 return
             self._entries[key] = (value, size)
             self._size += size

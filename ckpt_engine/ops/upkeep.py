@@ -21,6 +21,9 @@ __all__ = ["Upkeep"]
 
 _log = logging.getLogger("ckpt_engine")
 _AT_CLOSING = 0.5  # seconds that closing may spend on packing
+_AT_LAST = 512  # loose rows of a lineage that are packed however busy the agents are
+_LULL = 0.1  # seconds without a commit after which there is time to pack
+_LOOK = 0.5  # seconds between looking for such a lull
 
 
 class Upkeep(EngineBase):
@@ -30,6 +33,7 @@ class Upkeep(EngineBase):
         super().__init__(store, config)
         self._loose: Counter[int] = Counter()  # lineage -> rows written since it was packed
         self._touched: dict[int, float] = {}
+        self._newest = 0.0
         self._task: asyncio.Task[None] | None = None
         self._work = asyncio.Event()
 
@@ -37,8 +41,8 @@ class Upkeep(EngineBase):
         """Take note of a commit."""
         lineage = placed.row.lineage
         self._loose[lineage] += 1
-        self._touched[lineage] = time.monotonic()
-        if self._loose[lineage] >= sealing.BLOCK_ROWS and self.config.idle_seal_seconds:
+        self._newest = self._touched[lineage] = time.monotonic()
+        if self._loose[lineage] >= _AT_LAST and self.config.idle_seal_seconds:
             self._work.set()
         if self._task is None and self.config.idle_seal_seconds:
             self._task = asyncio.create_task(self._keep_up(), name="ckpt upkeep")
@@ -46,7 +50,8 @@ class Upkeep(EngineBase):
     async def _keep_up(self) -> None:
         while not self._closed:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), self.config.idle_seal_seconds)
+                wait = _LOOK if self._loose else self.config.idle_seal_seconds
+                await asyncio.wait_for(self._work.wait(), wait)
             self._work.clear()
             try:
                 await self._tidy()
@@ -54,12 +59,13 @@ class Upkeep(EngineBase):
                 _log.info("upkeep is put off: %s", err)
 
     async def _tidy(self) -> None:
-        """Pack the lineages that have grown enough or were idle."""
-        idle_since = time.monotonic() - self.config.idle_seal_seconds
+        """Pack the lineages that have grown enough or were idle; few while agents are busy."""
         idle = False
         for lineage, count in list(self._loose.items()):
-            quiet = self._touched[lineage] < idle_since
-            if self._closed or not (quiet or count >= sealing.BLOCK_ROWS):
+            now = time.monotonic()
+            enough = sealing.BLOCK_ROWS if now - self._newest > _LULL else _AT_LAST
+            quiet = self._touched[lineage] < now - self.config.idle_seal_seconds
+            if self._closed or not (quiet or count >= enough):
                 continue
             await self._seal(lineage)
             idle = idle or quiet

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -28,7 +29,7 @@ from ..errors import (
 )
 from ..store import Expect, Meta, Store, Tx, sealed
 from .schema import SCHEMA_VERSION, check_version, statements
-from .sqlite import SqliteTx, begin_immediate, translated
+from .sqlite import Memory, SqliteTx, begin_immediate, translated
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -59,12 +60,13 @@ class SqlStore(Store):
         self._timeout = busy_timeout
         self._group = group
         self._queue: deque[_Write] = deque()
-        self._wake = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self._memory = Memory()
         self._closed = False
         self._engine: AsyncEngine
-        self._writer: AsyncConnection
-        self._reader: AsyncConnection
-        self._pump: asyncio.Task[None]
+        self._connections: list[AsyncConnection] = []
+        self._writer: Any  # the aiosqlite connections below SQLAlchemy's
+        self._reader: Any
 
     @classmethod
     async def open(cls, path: str, **options: Any) -> SqlStore:
@@ -94,7 +96,6 @@ class SqlStore(Store):
             except BaseException:
                 await store._disconnect()
                 raise
-        store._pump = asyncio.create_task(store._run(), name=f"ckpt writer {path}")
         return store
 
     async def _connect(self) -> None:
@@ -103,11 +104,11 @@ class SqlStore(Store):
         self._reader = await self._open_one()
         await _on_thread(self._reader, lambda db: db.execute("PRAGMA query_only = ON"))
 
-    async def _open_one(self) -> AsyncConnection:
-        from sqlalchemy.exc import DBAPIError
-
+    async def _open_one(self) -> Any:
         try:
-            return await self._engine.connect()
+            connection = await self._engine.connect()
+            self._connections.append(connection)
+            return (await connection.get_raw_connection()).driver_connection
         except DBAPIError as err:
             if isinstance(err.orig, sqlite3.Error):
                 raise err.orig from err
@@ -158,36 +159,31 @@ class SqlStore(Store):
     async def write(self, work: Callable[[Tx], T], expect: Expect | None = None) -> T:
         if self._closed:
             raise EngineClosed("the engine was closed")
-        write = _Write(work, expect, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        write = _Write(work, expect, loop.create_future())
         self._queue.append(write)
-        self._wake.set()
+        if self._running is None and len(self._queue) == 1:
+            loop.call_soon(self._begin)  # after those who are ready to write as well
         answer: T = await write.done
         return answer
 
-    async def _run(self) -> None:
-        """Commit group after group until the store is closed and nothing is queued."""
-        while True:
-            while not self._queue:
-                if self._closed:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-            group = [
-                write
-                for write in (
-                    self._queue.popleft() for _ in range(min(len(self._queue), self._group))
-                )
-                if not write.done.done()  # its caller was cancelled before it began
-            ]
-            if group:
-                await self._commit(group)
+    def _begin(self) -> None:
+        """Start to commit what is queued; the next group begins when this one has ended."""
+        if self._running is None and self._queue:
+            group = [self._queue.popleft() for _ in range(min(len(self._queue), self._group))]
+            # without those whose callers were cancelled before it began
+            group = [write for write in group if not write.done.done()]
+            self._running = asyncio.get_running_loop().create_task(self._commit(group))
 
     async def _commit(self, group: list[_Write]) -> None:
         try:
-            await _on_thread(self._writer, lambda db: self._commit_group(db, group))
+            if group:
+                await _on_thread(self._writer, lambda db: self._commit_group(db, group))
         except Exception as err:  # noqa: BLE001  (whatever it is, it goes to the callers)
             for write in group:
                 write.error = write.error or err
+        finally:
+            self._running = None
         for write in group:
             if write.done.done():
                 continue
@@ -195,6 +191,7 @@ class SqlStore(Store):
                 write.done.set_exception(write.error)
             else:
                 write.done.set_result(write.answer)
+        self._begin()
 
     def _commit_group(self, db: sqlite3.Connection, group: list[_Write]) -> None:
         """Commit the group in one transaction; each by itself where that fails because of one."""
@@ -214,7 +211,7 @@ class SqlStore(Store):
     def _commit_together(self, db: sqlite3.Connection, group: list[_Write]) -> None:
         begin_immediate(db, self._timeout)
         try:
-            tx = SqliteTx(db)
+            tx = SqliteTx(db, self._memory)
             tx.prefetch([write.expect for write in group])
             for write in group:
                 write.error = None
@@ -228,6 +225,7 @@ class SqlStore(Store):
             tx.flush()
             db.execute("COMMIT")
         except BaseException:
+            self._memory.clear()
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
@@ -256,16 +254,16 @@ class SqlStore(Store):
         if self._closed:
             return
         self._closed = True
-        self._wake.set()
-        await self._pump
+        while self._running is not None or self._queue:
+            self._begin()
+            if self._running is not None:
+                await asyncio.wait([self._running])
         await self._disconnect()
 
     async def _disconnect(self) -> None:
-        for name in ("_reader", "_writer"):
-            connection = getattr(self, name, None)
-            if connection is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    await connection.close()
+        for connection in self._connections:
+            with contextlib.suppress(sqlite3.Error):
+                await connection.close()
         await self._engine.dispose()
 
 
@@ -277,12 +275,12 @@ class _SpoiltError(Exception):
         self.error = error
 
 
-async def _on_thread(connection: AsyncConnection, run: Callable[[sqlite3.Connection], T]) -> T:
-    """Run a function on the thread that owns the connection, in one hop."""
-    raw = await connection.get_raw_connection()
-    driver: Any = raw.driver_connection
-    # aiosqlite's way to its thread; its public methods take one statement a hop
-    answer: T = await driver._execute(lambda: run(driver._conn))
+async def _on_thread(connection: Any, run: Callable[[sqlite3.Connection], T]) -> T:
+    """Run a function on the thread that owns the connection, in one hop.
+
+    This is aiosqlite's own way to its thread; its public methods take one statement a hop.
+    """
+    answer: T = await connection._execute(run, connection._conn)
     return answer
 
 

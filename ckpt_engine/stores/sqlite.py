@@ -28,28 +28,58 @@ from ..store import (
     sealed,
 )
 
-__all__ = ["SqliteTx", "begin_immediate", "translated"]
+__all__ = ["Memory", "SqliteTx", "begin_immediate", "translated"]
 
 _HOT = ("head", "open_tip", "step", "n_cp", "crc")
 _CHUNK = 400
+_REMEMBERED = 10_000
+
+
+class Memory:
+    """What a writer knows from its last transaction; true until another connection has written."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self.threads: dict[str, ThreadRow] = {}
+        self.next: dict[type[Any], int] = {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.version = -1
+        self.threads = {}
+        self.next = {}
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Forget everything if another connection has written; call it with the write lock."""
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self.version or len(self.threads) > _REMEMBERED:
+            self.clear()
+            self.version = version
 
 
 class SqliteTx(Tx):
     """Buffers what is inserted, so that a group's rows of a table go out in one executemany."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, memory: Memory | None = None) -> None:
         self._db = connection
+        if memory is None:
+            memory = Memory()
+        else:
+            memory.check(connection)
         self._inserts: dict[type[Any], list[Any]] = {}
+        self._stored = memory.threads  # as in the database, of those in _threads
         self._threads: dict[str, ThreadRow | None] = {}
-        self._stored: dict[str, ThreadRow] = {}  # as in the database, of those in _threads
         self._ids: dict[bytes, CheckpointRow | None] = {}
-        self._next: dict[type[Any], int] = {}
+        self._next = memory.next
         self.changes = 0
 
     def prefetch(self, expects: Sequence[Expect | None]) -> None:
         """Load what a group's members will look up."""
         names = {name for e in expects if e for name in e.threads}
         ids = {stored for e in expects if e for stored in e.ids}
+        for name in [name for name in names if name in self._stored]:
+            self._threads[name] = self._stored[name]
+            names.remove(name)
         for name in names:
             self._threads[name] = None
         for row in self._select(ThreadRow, {"name": In(list(names))}) if names else ():
@@ -60,7 +90,9 @@ class SqliteTx(Tx):
             self._ids[found.id] = found
 
     def thread(self, name: str) -> ThreadRow | None:
-        if name not in self._threads:
+        if name not in self._threads and name in self._stored:
+            self._threads[name] = self._stored[name]
+        elif name not in self._threads:
             self._flush(ThreadRow)
             rows = self._select(ThreadRow, {"name": name})
             self._threads[name] = rows[0] if rows else None
@@ -110,6 +142,7 @@ class SqliteTx(Tx):
                 self._ids[row.id] = row
             elif isinstance(row, ThreadRow):
                 self._threads.pop(row.name, None)
+                self._stored.pop(row.name, None)
 
     def update(self, *rows: Row) -> None:
         self.changes += 1
@@ -200,9 +233,7 @@ class SqliteTx(Tx):
         for thread, old in changed:
             row = thread._replace(crc=crc_of(thread))
             self._threads[row.name] = self._stored[row.name] = row
-            if row._replace(head=0, open_tip=0, step=0, n_cp=0, crc=0) == old._replace(
-                head=0, open_tip=0, step=0, n_cp=0, crc=0
-            ):
+            if row[:5] == old[:5] and row[8:13] == old[8:13] and row[14:17] == old[14:17]:
                 hot.append(_update_values(row, _HOT))
             else:
                 self._db.execute(_update_sql(ThreadRow, ()), _update_values(row, ()))
