@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
 
 from . import tree
 from .capture import snapshot_on, snapshot_scope
@@ -49,10 +48,5 @@ class CheckpointEngine(Merging, Travel, Registry, Verifying):
         """Return how checkpoint ``b`` differs from ``a``."""
         return await self._read(lambda source: tree.diff(source, a, b))
 
-    def snapshot_on(self, trigger: Any, **given: Any) -> Any:
-        """Decorate a function with a checkpoint before and after: :mod:`ckpt_engine.capture`."""
-        return snapshot_on(self, trigger, **given)
-
-    def snapshot_scope(self, thread_id: str, **given: Any) -> Any:
-        """Open a scope with a checkpoint on both ends; see :mod:`ckpt_engine.capture`."""
-        return snapshot_scope(self, thread_id, **given)
+    snapshot_on = snapshot_on
+    snapshot_scope = snapshot_scope

@@ -9,6 +9,7 @@ __all__ = ["messages", "state_values", "states", "stored_values"]
 _text = st.text(max_size=8) | st.sampled_from(
     ["\ud800", "\x00", "é" * 5000, "same long text " * 400]
 )
+_keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 _numbers = (
     st.integers()
     | st.floats()
@@ -17,7 +18,7 @@ _numbers = (
 
 stored_values = st.recursive(
     st.none() | st.booleans() | _numbers | _text | st.binary(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=3),
     max_leaves=5,
 )
 """Anything that can be stored and comes back equal: JSON values of every odd kind, and bytes."""
