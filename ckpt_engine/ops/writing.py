@@ -21,13 +21,13 @@ from ..model import (
 from ..store import CheckpointRow, Expect, Tx
 from ..triggers import wanted
 from . import prepare
+from .collecting import Collecting
 from .join import Joined, join
 from .place import Placed, StaleError, place
 from .prepare import Draft, LogDraft
 from .read import result_of, unpack_state
 from .roots import make_root
 from .source import MESSAGES, Source
-from .upkeep import Upkeep
 from .walk import own_rows
 
 __all__ = ["Writing"]
@@ -36,7 +36,7 @@ _log = logging.getLogger("ckpt_engine")
 _ATTEMPTS = 100
 
 
-class Writing(Upkeep):
+class Writing(Collecting):
     """The verbs that add checkpoints."""
 
     async def snapshot(
