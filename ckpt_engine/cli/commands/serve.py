@@ -117,7 +117,7 @@ def server(
             if served is not None:
                 await until_one_ends(None, served)
 
-    run(work(), as_json=as_json, stopped=0)
+    run(work(), as_json=as_json, stopped=None if locate else 0)
 
 
 def worker(
