@@ -39,7 +39,10 @@ async def run(bench: Bench) -> list[Figure]:
     bench.advance("LangGraph: listing 100")
     bench.series["engine (s)"] = ours.taken
     bench.series["LangGraph plain (s)"] = plain.clock.taken
-    peers = {"plain": plain, **{f"DeltaChannel{name}": graph for name, graph in graphs.items()}}
+    peers: dict[str, _Plain | _Graph] = {
+        "plain": plain,
+        **{f"DeltaChannel{name}": graph for name, graph in graphs.items()},
+    }
     figures = []
     for name, peer in peers.items():
         figures += _compared(name, peer, ours, listing, size)
@@ -135,8 +138,9 @@ class _Graph(_Peer):
             return old + [message for write in writes for message in write]
 
         channel = DeltaChannel(extend, list, snapshot_frequency=frequency)
+        make: Any = TypedDict
         state: Any = {"messages": Annotated[list, channel], "state": dict}
-        graph: Any = StateGraph(TypedDict("State", state))  # type: ignore[misc]
+        graph: Any = StateGraph(make("State", state))
         graph.add_node("work", lambda _: self.pending)
         graph.add_edge(START, "work")
         graph.add_conditional_edges("work", lambda _: "work", ["work"])

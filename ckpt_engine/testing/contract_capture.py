@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,7 @@ async def _points(engine: CheckpointEngine, thread: str = "t") -> list[Checkpoin
     return (await engine.list_time_travel_points(thread))[::-1]
 
 
-def _phases(points: list[CheckpointInfo]) -> list[str]:
+def _phases(points: Sequence[CheckpointInfo]) -> list[str]:
     return [str(point.metadata["phase"]) for point in points]
 
 
@@ -132,15 +133,15 @@ class CaptureContract(ContractBase):
         assert [p.node for p in await _points(engine)] == ["tool", "tool"]
 
     async def test_the_decorator_stores_the_whole_result(self, engine: CheckpointEngine) -> None:
-        result = {"rows": list(range(2000)), "bytes": b"\x00\xff", "none": None}
+        result: dict[str, object] = {"rows": list(range(2000)), "bytes": b"\x00\xff", "none": None}
 
         @engine.snapshot_on(SnapshotTrigger.TOOL_CALL)
-        async def search(thread_id: str, query: str) -> dict[str, Any]:
+        async def search(thread_id: str, query: str) -> dict[str, object]:
             """Look something up."""
             return result
 
         assert search.__name__ == "search"
-        assert await search("t", query="x") == result
+        assert await search("t", "x") == result
         before, after = [await engine.get(p.id) for p in await _points(engine)]
         assert (before.node, before.trigger, before.tools_result) == ("search", "tool_call", None)
         assert after.tools_result == result
@@ -154,7 +155,7 @@ class CaptureContract(ContractBase):
             assert current_scope() is not None
             return 2 * n
 
-        assert await asyncio.gather(double(2), double(3)) == [4, 6]
+        assert [await double(2), await double(3)] == [4, 6]
         for n in (2, 3):
             assert (await engine.get_latest(f"thread {n}")).tools_result == 2 * n
 
@@ -240,7 +241,7 @@ class CaptureContract(ContractBase):
             assert go_on.wait(30)
             return "done"
 
-        running = asyncio.create_task(slow())  # type: ignore[arg-type]
+        running = asyncio.ensure_future(slow())
         await _until(engine, "interval", 2)
         go_on.set()
         assert await running == "done"

@@ -27,7 +27,7 @@ from .strategies import messages, states, stored_values
 if TYPE_CHECKING:
     from ..engine import CheckpointEngine
 
-__all__ = ["EngineMachine"]
+__all__ = ["CollectingMachine", "EngineMachine"]
 
 _T = TypeVar("_T")
 _names = st.sampled_from(["cheap", "bold", "again", "été"])
@@ -65,7 +65,7 @@ class _Line:
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Snapshot, append, edit, rewind, undo, branch, merge, tag, collect, forget and reopen.
+    """Snapshot, append, edit, rewind, undo, branch, merge, tag, optimize and reopen.
 
     Attributes:
         durable: Whether an engine that is opened again has what was written.
@@ -84,7 +84,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.kept: dict[str, _Kept] = {}
         self.erased: set[str] = set()
         self.lines: dict[str, _Line] = {}
-        self.engine = self.run(self.open_engine(self.folder))
+        self.engine: Any = self.run(self.open_engine(self.folder))
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Wait for a coroutine."""
@@ -268,32 +268,6 @@ class EngineMachine(RuleBasedStateMachine):
         self.run(self.engine.tag(target, name))
         self.kept[target].tags.add(name)
 
-    # verbs that remove
-
-    @rule(data=st.data(), policy=_policies)
-    def collect(self, data: st.DataObject, policy: RetentionPolicy) -> None:
-        session = self.lines[self.draw_thread(data)].session
-        planned = self.run(self.engine.collect(policy, session_id=session, dry_run=True))
-        report = self.run(self.engine.collect(policy, session_id=session))
-        assert set(planned.dropped) == set(report.dropped)
-        dropped = set(report.dropped)
-        lines = self.lines.values()
-        protected = {line.head for line in lines} | {line.origin for line in lines}
-        protected |= {i for i, kept in self.kept.items() if kept.tags}
-        protected |= {i for line in lines for i in line.undoable}
-        followed = {p for kept in self.kept.values() for p in kept.parents}
-        protected |= set(self.kept) - followed
-        assert not dropped & protected
-        self.forget_model(dropped)
-
-    def forget_model(self, gone: set[str]) -> None:
-        """Take checkpoints out of the model; what followed them follows their parents."""
-        for checkpoint_id in gone:
-            self.kept.pop(checkpoint_id)
-        for checkpoint_id, kept in self.kept.items():
-            kept.parents = self.run(self.engine.get_info(checkpoint_id)).parents
-            assert not set(kept.parents) & gone
-
     @precondition(lambda self: self.durable)
     @rule()
     def reopen(self) -> None:
@@ -323,6 +297,34 @@ class EngineMachine(RuleBasedStateMachine):
     def every_head_is_where_it_was_left(self) -> None:
         for name, moved in self.lines.items():
             assert self.run(self.engine.get_thread(name)).head == moved.head
+
+
+class CollectingMachine(EngineMachine):
+    """The same with collections in between; no survivor may be touched by one."""
+
+    @rule(data=st.data(), policy=_policies)
+    def collect(self, data: st.DataObject, policy: RetentionPolicy) -> None:
+        session = self.lines[self.draw_thread(data)].session
+        planned = self.run(self.engine.collect(policy, session_id=session, dry_run=True))
+        report = self.run(self.engine.collect(policy, session_id=session))
+        assert set(planned.dropped) == set(report.dropped)
+        dropped = set(report.dropped)
+        lines = self.lines.values()
+        protected = {line.head for line in lines} | {line.origin for line in lines}
+        protected |= {i for i, kept in self.kept.items() if kept.tags}
+        protected |= {i for line in lines for i in line.undoable}
+        followed = {p for kept in self.kept.values() for p in kept.parents}
+        protected |= set(self.kept) - followed
+        assert not dropped & protected
+        self.forget_model(dropped)
+
+    def forget_model(self, gone: set[str]) -> None:
+        """Take checkpoints out of the model; what followed them follows their parents."""
+        for checkpoint_id in gone:
+            self.kept.pop(checkpoint_id)
+        for checkpoint_id, kept in self.kept.items():
+            kept.parents = self.run(self.engine.get_info(checkpoint_id)).parents
+            assert not set(kept.parents) & gone
 
 
 def with_error(run: Any, work: Any, kind: type[Exception]) -> Exception:

@@ -140,11 +140,11 @@ def test_a_plan_is_a_value() -> None:
     [
         lambda: KEEP_LAST_N(0),
         lambda: KEEP_LAST_N(True),
-        lambda: KEEP_LAST_N(2.0),
+        lambda: KEEP_LAST_N(2.0),  # type: ignore[arg-type]
         lambda: KEEP_MILESTONES(-1),
-        lambda: KEEP_LAST_N(1, per="user"),
+        lambda: KEEP_LAST_N(1, per="user"),  # type: ignore[arg-type]
         lambda: KEEP_AGE(timedelta(0)),
-        lambda: KEEP_AGE(3600),
+        lambda: KEEP_AGE(3600),  # type: ignore[arg-type]
     ],
 )
 def test_a_policy_that_means_nothing_is_refused(make: Any) -> None:

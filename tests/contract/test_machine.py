@@ -1,0 +1,34 @@
+"""Every verb together, against a plain-dict model, on every backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from ckpt_engine import CheckpointEngine, create_checkpoint_engine
+from ckpt_engine.testing import EngineMachine
+
+
+class OnMemory(EngineMachine):
+    durable = False
+
+    async def open_engine(self, folder: Path) -> CheckpointEngine:
+        return await create_checkpoint_engine("memory:")
+
+
+class OnSqlite(EngineMachine):
+    async def open_engine(self, folder: Path) -> CheckpointEngine:
+        return await create_checkpoint_engine(f"sqlite:///{folder / 'engine.db'}")
+
+
+plan = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestOnMemory = pytest.mark.timeout(300)(OnMemory.TestCase)
+TestOnSqlite = pytest.mark.timeout(300)(OnSqlite.TestCase)
+TestOnMemory.settings = TestOnSqlite.settings = plan
