@@ -98,7 +98,6 @@ class _Peer:
         return clock.median
 
     def size(self) -> int:
-        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return disk_bytes(str(self.path))
 
     def close(self) -> None:
