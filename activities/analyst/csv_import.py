@@ -41,7 +41,8 @@ def import_csv(sources: Sequence[Path]) -> Path:
         ValueError: A file has no header line or is not text.
     """
     folder = Path(platformdirs.user_cache_dir("ckpt-engine")) / "data"
-    target = folder / f"{_fingerprint(sources)}.sqlite"
+    whose = _digest([str(source.resolve()) for source in sources])
+    target = folder / f"{whose}-{_digest(_versions(sources))}.sqlite"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,9 @@ def import_csv(sources: Sequence[Path]) -> Path:
         partial.replace(target)  # two workers may do this at once: the same content wins
     finally:
         partial.unlink(missing_ok=True)
+    for older in folder.glob(f"{whose}-*.sqlite"):
+        if older != target:
+            older.unlink(missing_ok=True)
     return target
 
 
@@ -65,9 +69,12 @@ def table_name(source: Path) -> str:
     return re.sub(r"\W+", "_", source.stem).strip("_").lower() or "data"
 
 
-def _fingerprint(sources: Sequence[Path]) -> str:
-    seen = [(str(s.resolve()), s.stat().st_size, s.stat().st_mtime_ns) for s in sources]
-    return hashlib.blake2b(repr((_VERSION, seen)).encode(), digest_size=12).hexdigest()
+def _versions(sources: Sequence[Path]) -> list[tuple[int, int, int]]:
+    return [(_VERSION, s.stat().st_size, s.stat().st_mtime_ns) for s in sources]
+
+
+def _digest(value: object) -> str:
+    return hashlib.blake2b(repr(value).encode(), digest_size=8).hexdigest()
 
 
 def _import_one(db: sqlite3.Connection, source: Path, taken: set[str]) -> None:

@@ -22,7 +22,7 @@ from ckpt_agent.activities.agent import AgentActivities
 from ckpt_agent.activities.conversation import from_stored, to_stored, user_message
 from ckpt_agent.workflows.messages import AgentInput, ToolCall
 from ckpt_engine.contrib.agent import AgentSpec
-from ckpt_engine.temporal.context import Step, StepScope, current_scope
+from ckpt_engine.temporal.context import Step, StepScope, current_scope, current_step
 from ckpt_engine.temporal.contract import StepHeader
 
 from .conftest import ChatServer, completion
@@ -177,6 +177,22 @@ async def test_a_tool_that_breaks_is_tried_again_and_then_told(
         outcome = await run(AgentActivities(SPEC).call_tool, call, **info)
     assert not outcome.ok
     assert "ZeroDivisionError: by zero" in str(step.added)
+
+
+async def test_tools_may_use_the_step_themselves() -> None:
+    def from_thread() -> int:
+        """Count the messages, from a thread."""
+        return len(current_step.from_thread().messages)
+
+    async def from_loop() -> str:
+        """Say which step this is."""
+        return (await current_step()).checkpoint_id
+
+    agent = AgentActivities(AgentSpec(model=SPEC.model, tools=[from_thread, from_loop]))
+    for name, expected in (("from_thread", 1), ("from_loop", "0" * 32)):
+        with step_of(calling(name)) as step:
+            assert (await run(agent.call_tool, ToolCall(id="x", name=name))).ok
+        assert from_stored(step.added)[0].parts[0].content == expected  # type: ignore[union-attr]
 
 
 async def test_a_call_that_is_not_in_the_conversation_fails_for_good() -> None:

@@ -165,11 +165,15 @@ def test_a_folder_of_files_is_one_database(csv_file: Callable[..., Path], tmp_pa
     assert rows(ctx(tmp_path), "SELECT a + b FROM one, two") == [[3]]
 
 
-def test_a_changed_file_is_read_again(csv_file: Callable[..., Path]) -> None:
+def test_a_changed_file_is_read_again_and_its_old_copy_goes(
+    csv_file: Callable[..., Path], cache_folder: Path
+) -> None:
     path = csv_file("n\n1\n")
     assert rows(ctx(path), "SELECT n FROM sales") == [[1]]
+    copies = set((cache_folder / "ckpt-engine/data").iterdir())
     csv_file("n\n1\n22\n")
     assert rows(ctx(path), "SELECT n FROM sales") == [[1], [22]]
+    assert len(set((cache_folder / "ckpt-engine/data").iterdir())) == len(copies)
 
 
 def test_an_unchanged_file_is_imported_once(

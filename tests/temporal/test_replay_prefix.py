@@ -67,7 +67,7 @@ async def shop(
 
 async def finished(app: App, workflow: Any, *args: Any) -> WorkflowHandle[Any, Any]:
     workflow_id = f"{app.task_queue}-{uuid.uuid4().hex[:6]}"
-    handle = await app.client.start_workflow(
+    handle: WorkflowHandle[Any, Any] = await app.client.start_workflow(
         workflow, args=list(args), id=workflow_id, task_queue=app.task_queue
     )
     await handle.result()
