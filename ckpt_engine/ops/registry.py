@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ..errors import CheckpointNotFound, InvalidRequest, ThreadNotFound
-from ..model import CheckpointInfo, Thread, WorkflowRun, id_from_bytes
+from ..errors import CheckpointNotFound, InvalidRequest, NotInSession, ThreadNotFound
+from ..model import ID_LENGTH, CheckpointInfo, Thread, WorkflowRun, id_from_bytes
 from ..store import CheckpointRow, In, Pin, RunRow, TagRow, ThreadRow, Tx, Upto
 from . import heads, read
 from .base import EngineBase
@@ -174,6 +174,7 @@ class Registry(EngineBase):
 
         Raises:
             CheckpointNotFound: There is none.
+            NotInSession: It is a whole id, of a checkpoint of another session.
             InvalidRequest: These are no digits of an id, too few, or not unique.
         """
         if not isinstance(ref, str) or not re.fullmatch(r"[0-9a-f]{4,32}", ref):
@@ -182,6 +183,9 @@ class Registry(EngineBase):
         def find(source: Source) -> CheckpointInfo:
             rows = _matching(source, ref, session_id)
             if not rows:
+                whole = session_id is not None and len(ref) == ID_LENGTH
+                if whole and _matching(source, ref, None):
+                    raise NotInSession(f"{ref} does not belong to session {session_id!r}")
                 where = f" in session {session_id!r}" if session_id is not None else ""
                 raise CheckpointNotFound(f"there is no checkpoint {ref}{where}")
             if len(rows) > 1:
