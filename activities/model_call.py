@@ -48,6 +48,9 @@ _ADVICE: list[tuple[type[ModelAPIError], str, str]] = [
     ),
     (ModelRequestRejectedError, "model-rejected", "the provider cannot accept this request"),
 ]
+# Retries are Temporal's; a client gives up before the step is timed out, and some refuse to wait
+# for a whole response without being told how long.
+_CLIENT = {"max_retries": 0, "timeout": 540.0}
 _TRANSIENT = {408, 409, 425, 429}
 
 
@@ -104,7 +107,7 @@ async def ask_model(
         response = await model_request(
             model,
             in_order(messages),
-            model_settings=cast(ModelSettings, {"max_retries": 0, **settings}),
+            model_settings=cast(ModelSettings, {**_CLIENT, **settings}),
             model_request_parameters=parameters,
         )
     except ModelAPIError as err:

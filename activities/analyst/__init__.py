@@ -20,7 +20,10 @@ INSTRUCTIONS = (
     "that matter (several at once where you can), look at the values that occur, then query them "
     "with run_sql. Answer with the numbers you found, and say so when the data cannot answer."
 )
-_BY_KEY = {"OPENAI_API_KEY": "openai:gpt-5", "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-5"}
+_BY_KEY = {
+    "OPENAI_API_KEY": "openai:gpt-5.6-sol",
+    "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-5-5",
+}
 
 
 def analyst(environ: Mapping[str, str] = os.environ) -> AgentSpec:

@@ -36,7 +36,7 @@ class AgentSpec:
     """An agent: which model it asks, what it is told, which tools it has.
 
     Attributes:
-        model: By name, such as ``openai:gpt-5``, ``anthropic:claude-sonnet-4-5`` or
+        model: By name, such as ``openai:gpt-5.6-sol``, ``anthropic:claude-sonnet-5-5`` or
             ``ollama:qwen3``; or a model object of pydantic-ai.
         instructions: System instructions.
         tools: Plain functions with type hints and a docstring, sync or async, or pydantic-ai's
@@ -65,7 +65,7 @@ class AgentSpec:
             InvalidRequest: A field has the wrong type; the message names it.
         """
         if not (isinstance(self.model, str) and self.model) and not hasattr(self.model, "request"):
-            raise InvalidRequest(f"model: a name such as 'openai:gpt-5', not {self.model!r}")
+            raise InvalidRequest(f"model: a name such as 'openai:gpt-5.6-sol', not {self.model!r}")
         if not isinstance(self.instructions, str):
             raise InvalidRequest(f"instructions: text, not {self.instructions!r}")
         if not isinstance(self.settings, Mapping):

@@ -135,5 +135,5 @@ def test_the_documented_agent_works(project: Callable[[str, str], None]) -> None
     text = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
     project("mymodule.py", text.split("```python\n")[1].split("```")[0])
     agent = load_agent("mymodule:agent")
-    assert agent.model_name == "openai:gpt-5"
+    assert agent.model_name == "openai:gpt-5.6-sol"
     assert list(agent.toolset().tools) == ["word_count"]

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic_ai.messages import ToolReturnPart
+from pydantic_ai.models import known_model_names
 
 from ckpt_agent.activities.analyst import DEFAULT_QUESTION, INSTRUCTIONS, SCRIPTED, analyst
 from ckpt_agent.activities.analyst.data import shipped_files
@@ -447,8 +448,8 @@ async def test_a_failed_query_is_told() -> None:
     ("environ", "model"),
     [
         ({}, SCRIPTED),
-        ({"OPENAI_API_KEY": "k"}, "openai:gpt-5"),
-        ({"ANTHROPIC_API_KEY": "k"}, "anthropic:claude-sonnet-4-5"),
+        ({"OPENAI_API_KEY": "k"}, "openai:gpt-5.6-sol"),
+        ({"ANTHROPIC_API_KEY": "k"}, "anthropic:claude-sonnet-5-5"),
         ({"OPENAI_API_KEY": "k", "CKPT_MODEL": "ollama:qwen3"}, "ollama:qwen3"),
         ({"OPENAI_API_KEY": "k", "CKPT_MODEL": SCRIPTED}, SCRIPTED),
     ],
@@ -457,3 +458,8 @@ def test_a_key_decides_who_answers(environ: dict[str, str], model: str) -> None:
     spec = analyst(environ)
     assert spec.model_name == model
     assert SCRIPTED in spec.named_models()
+
+
+def test_the_models_that_a_key_chooses_are_current() -> None:
+    by_key = [analyst({key: "k"}).model_name for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")]
+    assert set(by_key) <= set(known_model_names())
