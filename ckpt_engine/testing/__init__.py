@@ -4,7 +4,7 @@ Needs ``pytest``, ``pytest-asyncio`` (in auto mode) and ``hypothesis``.
 """
 
 from .engine_contract import EngineContract
-from .machine import EngineMachine
+from .machine import CollectingMachine, EngineMachine
 from .store_contract import StoreContract
 
-__all__ = ["EngineContract", "EngineMachine", "StoreContract"]
+__all__ = ["CollectingMachine", "EngineContract", "EngineMachine", "StoreContract"]

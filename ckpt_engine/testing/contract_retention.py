@@ -139,8 +139,8 @@ class RetentionContract(ContractBase):
         await engine.optimize()
         for checkpoint_id, checkpoint in before.items():
             assert await engine.get(checkpoint_id) == checkpoint
-        await _said(engine, side, 3, start=2000)
+        first, *_ = await _said(engine, side, 3, start=2000)
+        assert (await engine.get_info(first)).parents == (more[-1],)
         latest = await engine.get_latest(side)
-        assert latest.parents == (more[-1],)
         assert contents(latest)[-3:] == ["2000", "2001", "2002"]
         assert (await engine.verify()).problems == ()

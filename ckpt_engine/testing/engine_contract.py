@@ -2,11 +2,14 @@
 
 from .contract_branching import BranchingContract
 from .contract_capture import CaptureContract
+from .contract_retention import RetentionContract
 from .contract_steps import StepContract
 from .contract_verbs import VerbContract
 
 __all__ = ["EngineContract"]
 
 
-class EngineContract(VerbContract, BranchingContract, StepContract, CaptureContract):
+class EngineContract(
+    VerbContract, BranchingContract, StepContract, CaptureContract, RetentionContract
+):
     """The promises of :class:`~ckpt_engine.CheckpointEngine`, as tests."""

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ckpt_engine import CheckpointEngine, create_checkpoint_engine
-from ckpt_engine.testing import EngineMachine
+from ckpt_engine.testing import CollectingMachine
 
 
-class OnMemory(EngineMachine):
+class OnMemory(CollectingMachine):
     durable = False
 
     async def open_engine(self, folder: Path) -> CheckpointEngine:
         return await create_checkpoint_engine("memory:")
 
 
-class OnSqlite(EngineMachine):
+class OnSqlite(CollectingMachine):
     async def open_engine(self, folder: Path) -> CheckpointEngine:
         return await create_checkpoint_engine(f"sqlite:///{folder / 'engine.db'}")
 
