@@ -1,8 +1,6 @@
-"""The SQL store: SQLAlchemy's async engine holds the connections, one grouped writer uses them.
+"""The store in a SQLite file: SQLAlchemy's async engine holds the connections, two of them.
 
-Writes of all tasks go through one queue. Whoever is in it when the connection becomes free shares
-one ``BEGIN IMMEDIATE ... COMMIT``, run as one function on the connection's own thread: a statement
-at a time, each would cost a hop between threads.
+One is the grouped writer's, the other one reads.
 """
 
 from __future__ import annotations
@@ -10,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,14 +16,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from ..errors import (
-    CheckpointError,
-    EngineClosed,
-    InvalidRequest,
-    StoreBusy,
-    StoreUnavailable,
-)
-from ..store import Expect, Meta, Store, Tx, sealed
+from ..errors import InvalidRequest, StoreBusy, StoreUnavailable
+from ..store import Meta, Tx, sealed
+from .grouped import GroupedStore, Write, run_group
 from .schema import SCHEMA_VERSION, check_version, statements
 from .sqlite import Memory, SqliteTx, begin_immediate, translated
 
@@ -39,30 +30,18 @@ __all__ = ["SqlStore"]
 T = TypeVar("T")
 
 
-@dataclass(eq=False, slots=True)
-class _Write:
-    work: Callable[[Tx], Any]
-    expect: Expect | None
-    done: asyncio.Future[Any]
-    answer: Any = None
-    error: BaseException | None = field(default=None)
-
-
-class SqlStore(Store):
+class SqlStore(GroupedStore):
     """Checkpoints in a SQLite file; several processes may use it at once."""
 
     def __init__(
         self, path: str, *, synchronous: str = "full", busy_timeout: float = 5.0, group: int = 256
     ) -> None:
+        super().__init__(group)
         self.url = f"sqlite:///{path}"
         self._path = path
         self._synchronous = synchronous
         self._timeout = busy_timeout
-        self._group = group
-        self._queue: deque[_Write] = deque()
-        self._running: asyncio.Task[None] | None = None
         self._memory = Memory()
-        self._closed = False
         self._engine: AsyncEngine
         self._connections: list[AsyncConnection] = []
         self._writer: Any  # the aiosqlite connections below SQLAlchemy's
@@ -143,8 +122,7 @@ class SqlStore(Store):
         db.execute("PRAGMA busy_timeout = 0")  # begin_immediate waits, and better
 
     async def read(self, work: Callable[[Tx], T]) -> T:
-        if self._closed:
-            raise EngineClosed("the engine was closed")
+        self._check_open()
 
         def run(db: sqlite3.Connection) -> T:
             db.execute("BEGIN")
@@ -156,79 +134,24 @@ class SqlStore(Store):
         with translated(self._path):
             return await _on_thread(self._reader, run)
 
-    async def write(self, work: Callable[[Tx], T], expect: Expect | None = None) -> T:
-        if self._closed:
-            raise EngineClosed("the engine was closed")
-        loop = asyncio.get_running_loop()
-        write = _Write(work, expect, loop.create_future())
-        self._queue.append(write)
-        if self._running is None and len(self._queue) == 1:
-            loop.call_soon(self._begin)  # after those who are ready to write as well
-        answer: T = await write.done
-        return answer
+    async def _on_writer(self, run: Callable[[], T]) -> T:
+        return await _on_thread(self._writer, lambda _: run())
 
-    def _begin(self) -> None:
-        """Start to commit what is queued; the next group begins when this one has ended."""
-        if self._running is None and self._queue:
-            group = [self._queue.popleft() for _ in range(min(len(self._queue), self._group))]
-            # without those whose callers were cancelled before it began
-            group = [write for write in group if not write.done.done()]
-            self._running = asyncio.get_running_loop().create_task(self._commit(group))
-
-    async def _commit(self, group: list[_Write]) -> None:
-        try:
-            if group:
-                await _on_thread(self._writer, lambda db: self._commit_group(db, group))
-        except Exception as err:  # noqa: BLE001  (whatever it is, it goes to the callers)
-            for write in group:
-                write.error = write.error or err
-        finally:
-            self._running = None
-        for write in group:
-            if write.done.done():
-                continue
-            if write.error is not None:
-                write.done.set_exception(write.error)
-            else:
-                write.done.set_result(write.answer)
-        self._begin()
-
-    def _commit_group(self, db: sqlite3.Connection, group: list[_Write]) -> None:
-        """Commit the group in one transaction; each by itself where that fails because of one."""
-        try:
-            with translated(self._path):
-                self._commit_together(db, group)
-        except (StoreBusy, StoreUnavailable) as err:
-            for write in group:
-                write.error = err
-        except Exception as err:  # noqa: BLE001
-            if len(group) == 1:
-                group[0].error = err.error if isinstance(err, _SpoiltError) else err
-                return
-            for write in group:
-                self._commit_group(db, [write])
-
-    def _commit_together(self, db: sqlite3.Connection, group: list[_Write]) -> None:
-        begin_immediate(db, self._timeout)
-        try:
-            tx = SqliteTx(db, self._memory)
-            tx.prefetch([write.expect for write in group])
-            for write in group:
-                write.error = None
-                before = tx.changes
-                try:
-                    write.answer = write.work(tx)
-                except CheckpointError as err:
-                    if tx.changes != before:
-                        raise _SpoiltError(err) from err
-                    write.error = err  # it changed nothing: drop it, the others go on
-            tx.flush()
-            db.execute("COMMIT")
-        except BaseException:
-            self._memory.clear()
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+    def _commit_together(self, group: list[Write], *, alone: bool) -> None:
+        db: sqlite3.Connection = self._writer._conn
+        with translated(self._path):
+            begin_immediate(db, self._timeout)
+            try:
+                tx = SqliteTx(db, self._memory)
+                tx.prefetch([write.expect for write in group])
+                run_group(tx, group)
+                tx.flush()
+                db.execute("COMMIT")
+            except BaseException:
+                self._memory.clear()
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
 
     async def reclaim(self, *, erase: bool = False) -> int:
         before = await self.size()
@@ -250,29 +173,11 @@ class SqlStore(Store):
             lambda: sum(file.stat().st_size for file in files if file.exists())
         )
 
-    async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        while self._running is not None or self._queue:
-            self._begin()
-            if self._running is not None:
-                await asyncio.wait([self._running])
-        await self._disconnect()
-
     async def _disconnect(self) -> None:
         for connection in self._connections:
             with contextlib.suppress(sqlite3.Error):
                 await connection.close()
         await self._engine.dispose()
-
-
-class _SpoiltError(Exception):
-    """A write failed after it had changed something: the transaction must be begun anew."""
-
-    def __init__(self, error: CheckpointError) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 async def _on_thread(connection: Any, run: Callable[[sqlite3.Connection], T]) -> T:

@@ -1,0 +1,285 @@
+"""What transactions on SQL databases share: rows are buffered, and statements made from row types.
+
+Everything here runs on the thread that owns the connection.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar, cast
+
+from ..store import (
+    TABLES,
+    Above,
+    CheckpointRow,
+    Cond,
+    Expect,
+    In,
+    R,
+    Row,
+    Span,
+    ThreadRow,
+    Tx,
+    Upto,
+    crc_of,
+    sealed,
+)
+
+__all__ = ["HOT", "SqlTx", "columns_of", "hot_values", "table_name", "update_sql"]
+
+HOT = ("head", "open_tip", "step", "n_cp", "crc")
+"""The columns of a thread that a commit changes."""
+
+
+class SqlTx(Tx):
+    """Buffers what is inserted, so that a group's rows of a table go out in one statement.
+
+    Attributes:
+        mark: The place of a value in a statement.
+        most: How many values a condition may have.
+        changes: How often something was changed.
+    """
+
+    mark: ClassVar[str] = "?"
+    most: ClassVar[int]
+
+    def __init__(self, stored: dict[str, ThreadRow]) -> None:
+        self._inserts: dict[type[Any], list[Any]] = {}
+        self._stored = stored  # as in the database, of those in _threads
+        self._threads: dict[str, ThreadRow | None] = {}
+        self._ids: dict[bytes, CheckpointRow | None] = {}
+        self.changes = 0
+
+    @abstractmethod
+    def _fetch(self, sql: str, values: Sequence[Any]) -> list[Any]:
+        """Return the rows of a query."""
+
+    @abstractmethod
+    def _execute(self, sql: str, values: Sequence[Any]) -> int:
+        """Run a statement; return how many rows it changed."""
+
+    @abstractmethod
+    def _insert_many(self, table: type[Any], rows: list[Any]) -> None:
+        """Add rows of one table."""
+
+    @abstractmethod
+    def _update_hot(self, rows: list[ThreadRow]) -> None:
+        """Write the columns of :data:`HOT` of some threads."""
+
+    @abstractmethod
+    def _among(self, column: str, values: list[Any]) -> tuple[str, list[Any]]:
+        """Return the condition that a column is one of some values, and what to bind."""
+
+    def prefetch(self, expects: Sequence[Expect | None]) -> None:
+        """Load what a group's members will look up."""
+        names = {name for e in expects if e for name in e.threads}
+        ids = {stored for e in expects if e for stored in e.ids}
+        for name in [name for name in names if name in self._stored]:
+            self._threads[name] = self._stored[name]
+            names.remove(name)
+        if names:
+            self._found_threads(names, self._select(ThreadRow, {"name": In(list(names))}))
+        if ids:
+            self._found_ids(ids, self._select(CheckpointRow, {"id": In(list(ids))}))
+
+    def _found_threads(self, names: set[str], rows: list[ThreadRow]) -> None:
+        self._threads.update(dict.fromkeys(names))
+        for row in rows:
+            self._threads[row.name] = self._stored[row.name] = row
+
+    def _found_ids(self, ids: set[bytes], rows: list[CheckpointRow]) -> None:
+        self._ids.update(dict.fromkeys(ids))
+        self._ids.update({row.id: row for row in rows})
+
+    def thread(self, name: str) -> ThreadRow | None:
+        if name not in self._threads and name in self._stored:
+            self._threads[name] = self._stored[name]
+        elif name not in self._threads:
+            self._flush(ThreadRow)
+            rows = self._select(ThreadRow, {"name": name})
+            self._threads[name] = rows[0] if rows else None
+            if rows:
+                self._stored[name] = rows[0]
+        return self._threads[name]
+
+    def checkpoint(self, stored_id: bytes) -> CheckpointRow | None:
+        if stored_id not in self._ids:
+            return self.one(CheckpointRow, id=stored_id)
+        return self._ids[stored_id]
+
+    def find(
+        self, table: type[R], order: str = "", limit: int | None = None, **where: Cond
+    ) -> list[R]:
+        self._flush(table)
+        return self._select(table, where, order, limit)
+
+    def _select(
+        self, table: type[R], where: dict[str, Cond], order: str = "", limit: int | None = None
+    ) -> list[R]:
+        rows: list[R] = []
+        parts = list(self._chunks(where))
+        for part in parts:
+            sql, values = self._where(part)
+            text = _select_sql(cast("Any", table), sql, order, self.mark if limit else "")
+            found = self._fetch(text, (*values, limit) if limit else values)
+            rows += map(cast("Any", table)._make, found)
+        if len(parts) > 1:
+            column = table._fields.index(order.lstrip("-") or TABLES[table].key[0])
+            rows.sort(key=lambda row: cast("Any", row[column]), reverse=order.startswith("-"))
+        return rows if limit is None else rows[:limit]
+
+    def count(self, table: type[R], **where: Cond) -> int:
+        self._flush(table)
+        total = 0
+        for part in self._chunks(where):
+            sql, values = self._where(part)
+            total += self._fetch(f"SELECT count(*) FROM {table_name(table)}{sql}", values)[0][0]  # noqa: S608
+        return total
+
+    def insert(self, *rows: Row) -> None:
+        self.changes += 1
+        for row in rows:
+            self._inserts.setdefault(type(row), []).append(sealed(row))
+            if isinstance(row, CheckpointRow):
+                self._ids[row.id] = row
+            elif isinstance(row, ThreadRow):
+                self._threads.pop(row.name, None)
+                self._stored.pop(row.name, None)
+
+    def update(self, *rows: Row) -> None:
+        self.changes += 1
+        for row in rows:
+            if isinstance(row, ThreadRow) and self._threads.get(row.name) is not None:
+                self._threads[row.name] = row
+            else:
+                self._flush(type(row))
+                self._replace(sealed(row))
+                self._forget(row)
+
+    def _replace(self, row: Row) -> None:
+        keys = TABLES[type(row)].key
+        values = (*row, *(getattr(row, name) for name in keys))
+        self._execute(update_sql(cast("Any", type(row)), row._fields, self.mark), values)
+
+    def _forget(self, row: Row) -> None:
+        if isinstance(row, CheckpointRow):
+            self._ids.pop(row.id, None)
+        elif isinstance(row, ThreadRow):
+            self._threads.pop(row.name, None)
+            self._stored.pop(row.name, None)
+
+    def delete(self, table: type[R], **where: Cond) -> int:
+        self.changes += 1
+        self._flush(table)
+        if table is CheckpointRow:
+            self._ids.clear()
+        elif table is ThreadRow:
+            self._threads.clear()
+            self._stored.clear()
+        gone = 0
+        for part in self._chunks(where):
+            sql, values = self._where(part)
+            gone += self._execute(f"DELETE FROM {table_name(table)}{sql}", values)  # noqa: S608
+        return gone
+
+    def flush(self) -> None:
+        """Send everything that is buffered."""
+        for table in tuple(self._inserts):
+            self._flush(table)
+        self._flush(ThreadRow)
+
+    def _flush(self, table: type[Any]) -> None:
+        rows = self._inserts.pop(table, None)
+        if rows:
+            self._insert_many(table, rows)
+        if table is ThreadRow:
+            self._flush_threads()
+
+    def _flush_threads(self) -> None:
+        changed = [
+            (row, old)
+            for name, row in self._threads.items()
+            if row is not None and (old := self._stored.get(name)) is not None and row is not old
+        ]
+        hot: list[ThreadRow] = []
+        for thread, old in changed:
+            row = thread._replace(crc=crc_of(thread))
+            self._threads[row.name] = self._stored[row.name] = row
+            if row[:5] == old[:5] and row[8:13] == old[8:13] and row[14:17] == old[14:17]:
+                hot.append(row)
+            else:
+                self._replace(row)
+        if hot:
+            self._update_hot(hot)
+
+    def _chunks(self, where: dict[str, Cond]) -> Iterator[dict[str, Cond]]:
+        for column, wanted in where.items():
+            if isinstance(wanted, In) and len(wanted.values) > self.most:
+                values = list(dict.fromkeys(wanted.values))
+                for start in range(0, len(values), self.most):
+                    yield from self._chunks(
+                        {**where, column: In(values[start : start + self.most])}
+                    )
+                return
+        yield where
+
+    def _where(self, where: dict[str, Cond]) -> tuple[str, tuple[Any, ...]]:
+        if not where:
+            return "", ()
+        parts: list[str] = []
+        values: list[Any] = []
+        mark = self.mark
+        for column, wanted in where.items():
+            match wanted:
+                case In(many):
+                    part, some = self._among(column, list(many))
+                    parts.append(part)
+                    values += some
+                case Upto(limit):
+                    parts.append(f'"{column}" <= {mark}')
+                    values.append(limit)
+                case Above(limit):
+                    parts.append(f'"{column}" > {mark}')
+                    values.append(limit)
+                case Span(above, upto):
+                    parts.append(f'"{column}" > {mark} AND "{column}" <= {mark}')
+                    values += (above, upto)
+                case None:
+                    parts.append(f'"{column}" IS NULL')
+                case _:
+                    parts.append(f'"{column}" = {mark}')
+                    values.append(wanted)
+        return " WHERE " + " AND ".join(parts), tuple(values)
+
+
+def hot_values(row: ThreadRow) -> tuple[Any, ...]:
+    """Return the values of the columns of :data:`HOT`, and the key."""
+    return (row.head, row.open_tip, row.step, row.n_cp, row.crc, row.pk)
+
+
+def table_name(table: type[Any]) -> str:
+    """Return a table's name as SQL."""
+    return f'"{TABLES[table].name}"'
+
+
+def columns_of(table: type[Any]) -> str:
+    """Return a table's columns as SQL."""
+    return ", ".join(f'"{name}"' for name in table._fields)
+
+
+@lru_cache(maxsize=512)
+def _select_sql(table: type[Any], where: str, order: str, limit: str) -> str:
+    by = f'"{order.lstrip("-")}"' if order else ", ".join(f'"{c}"' for c in TABLES[table].key)
+    down = " DESC" if order.startswith("-") else ""
+    text = f"SELECT {columns_of(table)} FROM {table_name(table)}{where} ORDER BY {by}{down}"  # noqa: S608
+    return f"{text} LIMIT {limit}" if limit else text
+
+
+@lru_cache
+def update_sql(table: type[Any], columns: tuple[str, ...], mark: str) -> str:
+    """Return the statement that writes columns of one row, found by its key."""
+    sets = ", ".join(f'"{c}" = {mark}' for c in columns)
+    keys = " AND ".join(f'"{c}" = {mark}' for c in TABLES[table].key)
+    return f"UPDATE {table_name(table)} SET {sets} WHERE {keys}"  # noqa: S608
