@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODE := ckpt_engine activities workflows worker.py tests benchmarks
+CODE := ckpt_engine activities workflows worker.py examples tests benchmarks
 
 .PHONY: help demo test check bench fmt setup server
 .DEFAULT_GOAL := help

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import (
     ActivityInboundInterceptor,
     Interceptor,
+    ReplayerConfig,
     Worker,
+    WorkerConfig,
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
     WorkflowRunner,
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from ..errors import EngineClosed
+from ..errors import EngineClosed, InvalidRequest
 from .checkpoints import EngineActivities
 from .interceptor import _BLOB_LIMIT, CheckpointActivityInbound, Runtime
 from .policy import Policies, StepPolicy
@@ -32,8 +35,9 @@ __all__ = ["CheckpointPlugin"]
 class CheckpointPlugin(SimplePlugin):
     """Makes every activity of an application's workflows a checkpointed step.
 
-    Give it to the client; workers made from that client have it too. The engine is opened when
-    the first worker starts and closed when the last one has stopped.
+    Give it to the client; workers made from that client have it too. Given to a worker as well,
+    or to a worker alone, it acts once. The engine is opened when the first worker starts and
+    closed when the last one has stopped.
 
     Args:
         engine_url: Where the checkpoints are kept, such as ``sqlite:///checkpoints.db``.
@@ -55,14 +59,10 @@ class CheckpointPlugin(SimplePlugin):
         self._config = config
         self._policies = Policies(dict(policies or {}))
         self._max_result_bytes = max_result_bytes
-        self._runtime: Runtime | None = None
+        self._engine: CheckpointEngine | None = None
         self._workers = 0
-        super().__init__(
-            "ckpt-engine",
-            interceptors=[_Interceptor(self._open_runtime, self._policies)],
-            activities=list(EngineActivities(self._open_runtime).all()),
-            workflow_runner=_pass_through,
-        )
+        self._opening = asyncio.Lock()
+        super().__init__("ckpt-engine", workflow_runner=_pass_through)
 
     @property
     def engine(self) -> CheckpointEngine:
@@ -71,43 +71,113 @@ class CheckpointPlugin(SimplePlugin):
         Raises:
             EngineClosed: No worker is running.
         """
-        return self._open_runtime().engine
-
-    def _open_runtime(self) -> Runtime:
-        if self._runtime is None:
+        if self._engine is None:
             raise EngineClosed("no worker with this plugin is running")
-        return self._runtime
+        return self._engine
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        """Add interceptors and the engine's activities, once however often it is given.
+
+        Raises:
+            InvalidRequest: The client has such a plugin already, with other settings.
+        """
+        known = _ours(config.get("interceptors"))
+        if known is not None:
+            if known.plugin._settings() != self._settings():
+                raise InvalidRequest(
+                    "the client and the worker have CheckpointPlugins that differ: "
+                    "give one, to the client"
+                )
+            return config
+        config = super().configure_worker(config)
+        ours = _Interceptor(self)
+        config["interceptors"] = [*config.get("interceptors", ()), ours]
+        own = EngineActivities(ours.runtime).all()
+        config["activities"] = [*config.get("activities", ()), *own]
+        return config
+
+    def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
+        """Let histories be replayed as the workers made them; no engine is opened."""
+        config = super().configure_replayer(config)
+        if _ours(config.get("interceptors")) is None:
+            config["interceptors"] = [*config.get("interceptors", ()), _Interceptor(self)]
+        return config
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
         """Keep the engine open while the worker runs."""
-        from ckpt_engine import create_checkpoint_engine
-
-        if self._runtime is None:
-            engine = await create_checkpoint_engine(self._engine_url, self._config)
-            self._runtime = Runtime(engine, worker.client, self._policies, self._max_result_bytes)
-        self._workers += 1
+        ours = _ours(worker.config(active_config=True).get("interceptors"))
+        if ours is None or ours.plugin is not self:
+            await next(worker)
+            return
+        try:
+            engine = await self._open()
+        except Exception:
+            # A worker that never began would let whoever stops it wait for ever.
+            stopping = asyncio.create_task(worker.shutdown())
+            await next(worker)
+            await stopping
+            raise
+        ours.serve(Runtime(engine, worker.client, self._policies, self._max_result_bytes))
         try:
             await next(worker)
         finally:
+            await self._leave()
+
+    def _settings(self) -> tuple[object, ...]:
+        return self._engine_url, self._config, self._policies, self._max_result_bytes
+
+    async def _open(self) -> CheckpointEngine:
+        from ckpt_engine import create_checkpoint_engine
+
+        async with self._opening:
+            if self._engine is None:
+                self._engine = await create_checkpoint_engine(self._engine_url, self._config)
+            self._workers += 1
+            return self._engine
+
+    async def _leave(self) -> None:
+        async with self._opening:
             self._workers -= 1
             if self._workers == 0:
-                runtime, self._runtime = self._runtime, None
-                await runtime.engine.close()
+                engine, self._engine = self.engine, None
+                await engine.close()
 
 
 class _Interceptor(Interceptor):
-    def __init__(self, runtime: Callable[[], Runtime], policies: Policies) -> None:
+    """What one worker has of a plugin."""
+
+    def __init__(self, plugin: CheckpointPlugin) -> None:
+        self.plugin = plugin
+        self._runtime: Runtime | None = None
+        policies = {"policies": plugin._policies}
+        self._inbound = type("Inbound", (CheckpointWorkflowInbound,), policies)
+
+    def serve(self, runtime: Runtime) -> None:
+        """Let the worker's activities use an open engine and the worker's own client."""
         self._runtime = runtime
-        self._inbound = type("Inbound", (CheckpointWorkflowInbound,), {"policies": policies})
+
+    def runtime(self) -> Runtime:
+        """Return what the worker's activities share.
+
+        Raises:
+            EngineClosed: The worker is not running.
+        """
+        if self._runtime is None:
+            raise EngineClosed("the worker with this plugin is not running")
+        return self._runtime
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        return CheckpointActivityInbound(next, self._runtime)
+        return CheckpointActivityInbound(next, self.runtime)
 
     def workflow_interceptor_class(
         self,
         input: WorkflowInterceptorClassInput,
     ) -> type[WorkflowInboundInterceptor]:
         return self._inbound
+
+
+def _ours(interceptors: Iterable[object] | None) -> _Interceptor | None:
+    return next((i for i in interceptors or () if isinstance(i, _Interceptor)), None)
 
 
 def _pass_through(runner: WorkflowRunner | None) -> WorkflowRunner:
