@@ -11,7 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 __all__ = [
     "TABLES",
@@ -35,6 +35,7 @@ __all__ = [
     "Store",
     "TagRow",
     "ThreadRow",
+    "Tombstone",
     "Tx",
     "Upto",
     "sealed",
@@ -65,6 +66,7 @@ class ThreadRow(NamedTuple):
     n_tag: int
     n_move: int
     n_run: int
+    n_pin: int
     crc: int = 0
 
 
@@ -203,6 +205,15 @@ class RunRow(NamedTuple):
     crc: int = 0
 
 
+class Tombstone(NamedTuple):
+    """What is left of something that was erased: a checkpoint's stored id, or a name's digest."""
+
+    key: bytes
+    kind: int
+    at: int
+    crc: int = 0
+
+
 class Meta(NamedTuple):
     """A fact about the whole store."""
 
@@ -224,6 +235,7 @@ Row = (
     | TagRow
     | Pin
     | RunRow
+    | Tombstone
     | Meta
 )
 R = TypeVar("R", bound=Row)
@@ -253,6 +265,7 @@ TABLES: dict[type[Any], Table] = {
     TagRow: Table("tag", ("checkpoint", "name"), (), (("thread", "name"),)),
     Pin: Table("pin", ("checkpoint", "owner"), (), (("owner",),)),
     RunRow: Table("run", ("thread", "no"), (), (("workflow_id",),)),
+    Tombstone: Table("tombstone", ("key",)),
     Meta: Table("meta", ("key",)),
 }
 
@@ -305,7 +318,12 @@ class Tx(ABC):
     """One transaction; synchronous, since it runs as a whole on the database's own thread.
 
     Within a transaction that writes, what was written is seen by what reads after it.
+
+    Attributes:
+        meta_keys: Facts that the store itself keeps; ``verify`` reports one that is missing.
     """
+
+    meta_keys: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def find(
@@ -343,6 +361,9 @@ class Tx(ABC):
     @abstractmethod
     def delete(self, table: type[R], **where: Cond) -> int:
         """Remove the rows that meet every condition; returns how many."""
+
+    def erase(self) -> None:  # noqa: B027  (where nothing is left behind, nothing is to be done)
+        """Have everything that this transaction removes overwritten, where the store can."""
 
     @abstractmethod
     def next_pk(self, table: type[R]) -> int:

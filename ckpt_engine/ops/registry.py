@@ -11,6 +11,7 @@ from ..model import ID_LENGTH, CheckpointInfo, Thread, WorkflowRun, id_from_byte
 from ..store import CheckpointRow, In, Pin, RunRow, TagRow, ThreadRow, Tx, Upto
 from . import heads, read
 from .base import EngineBase
+from .pins import drop_pins, put_pins
 from .prepare import now_ms
 from .roots import make_root
 from .source import Source
@@ -249,17 +250,14 @@ class Registry(EngineBase):
         """Keep checkpoints from collection until the lease ends; again, to renew it."""
 
         def put(tx: Tx, source: Source) -> None:
-            until = now_ms() + int(ttl_seconds * 1000)
-            for checkpoint_id in checkpoint_ids:
-                cid = source.checkpoint(checkpoint_id).cid
-                tx.delete(Pin, checkpoint=cid, owner=owner)
-                tx.insert(Pin(cid, owner, until))
+            rows = [source.checkpoint(i) for i in dict.fromkeys(checkpoint_ids)]
+            put_pins(tx, rows, owner, now_ms() + int(ttl_seconds * 1000))
 
         await self._write(put)
 
     async def unpin(self, owner: str) -> None:
         """End an owner's leases."""
-        await self._write(lambda tx, _: tx.delete(Pin, owner=owner))
+        await self._write(lambda tx, _: drop_pins(tx, tx.find(Pin, owner=owner)))
 
 
 def session_threads(source: Source, name: str) -> list[ThreadRow]:

@@ -73,6 +73,7 @@ def _new(pk: int, name: str, session: int, branch: str, at: int) -> ThreadRow:
         n_tag=0,
         n_move=0,
         n_run=0,
+        n_pin=0,
     )
 
 

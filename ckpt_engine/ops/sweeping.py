@@ -24,6 +24,7 @@ from ..store import (
     ThreadRow,
     Tx,
 )
+from .pins import drop_pins
 from .place import OWNER, StaleError, digest_of_row
 from .prepare import log_lengths
 from .source import Source, inherited_pieces
@@ -237,11 +238,11 @@ def drop_checkpoints(tx: Tx, sweep: Sweep, cids: list[int], *, forced: bool = Fa
         _check_unneeded(tx, sweep, cids)
     for child in [cid for cid in sweep.relink if cid not in set(sweep.cids)]:
         _relink(tx, child, sweep.relink.pop(child))
+    drop_pins(tx, tx.find(Pin, checkpoint=In(cids)))
     per_thread = Counter(lineages[row.lineage].thread for row in rows)
     for thread in tx.find(ThreadRow, pk=In(list(per_thread))):
         tx.update(thread._replace(n_cp=thread.n_cp - per_thread[thread.pk]))
     tx.delete(Edge, child=In(cids))
-    tx.delete(Pin, checkpoint=In(cids))
     tx.delete(CheckpointRow, cid=In(cids))
     _release(tx, OWNER["checkpoint"], cids)
 

@@ -32,6 +32,7 @@ from ..store import (
     StateRow,
     TagRow,
     ThreadRow,
+    Tombstone,
     Tx,
     crc_of,
 )
@@ -40,10 +41,11 @@ from .place import OWNER, digest_of_row
 from .prepare import log_lengths, result_references
 from .read import result_of
 from .source import Caches, Source
+from .tombstones import TOMBSTONES
 
 __all__ = ["Verifying"]
 
-_SEALED = (ThreadRow, HeadMoveRow, Lineage, TagRow, Pin, RunRow, Meta)
+_SEALED = (ThreadRow, HeadMoveRow, Lineage, TagRow, Pin, RunRow, Tombstone, Meta)
 
 
 class Verifying(EngineBase):
@@ -136,6 +138,9 @@ class _Session:
             )
             self._compare(there, field, TABLES[table].name)
         self._compare(per_thread, "n_cp", "checkpoint")
+        pins = self.tx.find(Pin, checkpoint=In(list(self.rows)))
+        owners = (self.lineages[self.rows[pin.checkpoint].lineage].thread for pin in pins)
+        self._compare(Counter(owners), "n_pin", "pin")
 
     def _compare(self, there: Counter[int], field: str, kind: str) -> None:
         for thread in self.threads.values():
@@ -193,8 +198,8 @@ class _Session:
 
     def _checkpoint(self, row: CheckpointRow) -> None:
         edges = sorted(self.edges[row.cid], key=lambda edge: edge.ord)
-        if row.nparents and len(edges) != row.nparents - 1:
-            what = f"has {len(edges)} further parents, not {row.nparents - 1}"
+        if [edge.ord for edge in edges] != list(range(1, row.nparents)):
+            what = f"has {len(edges)} further parents, not {max(0, row.nparents - 1)} in order"
             self._report("edge", _name(row), what)
         state = self.source.state(row.state)
         whole = codec.join_map(state.values)
@@ -236,6 +241,7 @@ def _whole(source: Source) -> list[Problem]:
     problems += _states(tx, wanted)
     problems += _references(tx, wanted)
     problems += _lost(tx)
+    problems += _facts(tx)
     return problems
 
 
@@ -335,6 +341,21 @@ def _lost(tx: Tx) -> list[Problem]:
         if pin.checkpoint not in cids:
             what = "a pinned checkpoint is missing"
             problems.append(Problem(kind="checkpoint", where=f"cid {pin.checkpoint}", what=what))
+    return problems
+
+
+def _facts(tx: Tx) -> list[Problem]:
+    """Compare what the store says of itself with what is there."""
+    facts = {row.key: row.value for row in tx.find(Meta)}
+    problems = [
+        Problem(kind="meta", where=key, what="is missing")
+        for key in tx.meta_keys
+        if key not in facts
+    ]
+    stones = tx.count(Tombstone)
+    if stones != int(facts.get(TOMBSTONES, "0")):
+        what = f"there are {stones}, {facts.get(TOMBSTONES, 'none')} were made"
+        problems.append(Problem(kind="tombstone", where=TOMBSTONES, what=what))
     return problems
 
 

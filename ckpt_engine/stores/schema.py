@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any, get_type_hints
 
 from ..errors import SchemaMismatch
-from ..store import TABLES, Table
+from ..store import TABLES, Meta, Table, sealed
 
-__all__ = ["SCHEMA_VERSION", "check_version", "statements"]
+__all__ = ["FLOORS", "SCHEMA_VERSION", "check_version", "first_facts", "floor_key", "statements"]
 
 SCHEMA_VERSION = 1
 """Version of the tables; kept in ``meta`` under ``schema_version``."""
+
+FLOORS = tuple(row for row, table in TABLES.items() if table.key in (("pk",), ("cid",)))
+"""Row types with a key of one whole number; ``meta`` has the highest that was ever given."""
 
 _SQLITE_TYPES = {int: "INTEGER", str: "TEXT", bytes: "BLOB"}
 
@@ -27,6 +30,17 @@ def statements(types: dict[type, str] | None = None) -> list[str]:
         made += [_index(table, columns, unique=True) for columns in table.unique]
         made += [_index(table, columns, unique=False) for columns in table.index]
     return made
+
+
+def floor_key(table: type[Any]) -> str:
+    """Return the fact's name under which a table's highest key is kept once its row is gone."""
+    return f"floor:{TABLES[table].name}"
+
+
+def first_facts() -> list[Meta]:
+    """Return the facts that a new database begins with."""
+    facts = {"schema_version": SCHEMA_VERSION, **{floor_key(table): 0 for table in FLOORS}}
+    return [sealed(Meta(key, str(value))) for key, value in facts.items()]
 
 
 def _table(row: type[Any], table: Table, types: dict[type, str]) -> str:

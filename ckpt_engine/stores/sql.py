@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from ..errors import InvalidRequest, StoreBusy, StoreUnavailable
-from ..store import Meta, Tx, sealed
+from ..store import Tx
 from .grouped import GroupedStore, Write, run_group
-from .schema import SCHEMA_VERSION, check_version, statements
+from .schema import check_version, first_facts, statements
 from .sqlite import Memory, SqliteTx, begin_immediate, translated
 
 if TYPE_CHECKING:
@@ -105,10 +105,7 @@ class SqlStore(GroupedStore):
             if not tables:
                 for statement in statements():
                     db.execute(statement)
-                db.execute(
-                    'INSERT INTO "meta" VALUES (?, ?, ?)',
-                    sealed(Meta("schema_version", str(SCHEMA_VERSION))),
-                )
+                db.executemany('INSERT INTO "meta" VALUES (?, ?, ?)', first_facts())
             found = (
                 db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
                 if not tables or "meta" in tables

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ..errors import CheckpointError, Conflict, Corrupted, StoreBusy, StoreUnavailable
 from ..store import TABLES, CheckpointRow, Cond, Meta, R, ThreadRow, sealed
+from .schema import FLOORS, floor_key
 from .transaction import HOT, SqlTx, hot_values, table_name, update_sql
 
 __all__ = ["Memory", "SqliteTx", "begin_immediate", "translated"]
@@ -44,6 +45,7 @@ class SqliteTx(SqlTx):
     """A transaction on SQLite."""
 
     most = 400
+    meta_keys = ("schema_version", *map(floor_key, FLOORS))
 
     def __init__(self, connection: sqlite3.Connection, memory: Memory | None = None) -> None:
         self._db = connection
@@ -82,13 +84,13 @@ class SqliteTx(SqlTx):
         return gone
 
     def _top(self, table: type[Any]) -> int:
-        if len(TABLES[table].key) > 1 or table is Meta:
+        if table not in FLOORS:
             return 0
         return int(self._db.execute(_top_sql(cast("Any", table))).fetchone()[0])
 
     def _keep_floor(self, table: type[Any], top: int) -> None:
         """Remember the highest key that was ever given, since its row is gone."""
-        row = sealed(Meta(f"floor:{TABLES[table].name}", str(top)))
+        row = sealed(Meta(floor_key(table), str(top)))
         self._db.execute('INSERT OR REPLACE INTO "meta" VALUES (?, ?, ?)', row)
 
     def next_pk(self, table: type[R]) -> int:
@@ -96,12 +98,16 @@ class SqliteTx(SqlTx):
         if top is None:
             floor = self._db.execute(
                 'SELECT CAST("value" AS INTEGER) FROM "meta" WHERE "key" = ?',
-                (f"floor:{TABLES[table].name}",),
+                (floor_key(table),),
             ).fetchone()
             self._flush(table)
             top = max(self._top(table), floor[0] if floor else 0)
         self._next[table] = top + 1
         return top + 1
+
+    def erase(self) -> None:
+        # until the store has reclaimed the space: what is freed by then is overwritten too
+        self._db.execute("PRAGMA secure_delete = ON")
 
     def match_ids(self, prefix: str, limit: int) -> list[bytes]:
         self._flush(CheckpointRow)

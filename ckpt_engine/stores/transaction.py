@@ -207,7 +207,7 @@ class SqlTx(Tx):
         for thread, old in changed:
             row = thread._replace(crc=crc_of(thread))
             self._threads[row.name] = self._stored[row.name] = row
-            if row[:5] == old[:5] and row[8:13] == old[8:13] and row[14:17] == old[14:17]:
+            if row[:5] == old[:5] and row[8:13] == old[8:13] and row[14:18] == old[14:18]:
                 hot.append(row)
             else:
                 self._replace(row)

@@ -31,6 +31,7 @@ from ..store import (
     Store,
     TagRow,
     ThreadRow,
+    Tombstone,
     Tx,
     Upto,
     crc_of,
@@ -81,6 +82,7 @@ def rows_of_every_kind() -> list[Row]:
         TagRow(1, "best", 1, 5),
         Pin(2, "a seed", 2**41),
         RunRow(1, 1, "default", "wf", "run", "Agent", "queue", None, 5),
+        Tombstone(b"t" * 16, 0, 5),
         Meta("key", "value"),
     ]
 
