@@ -17,7 +17,14 @@ BASE = {"ckpt_engine.errors", "ckpt_engine.model"}
 IN_WORKFLOWS = {f"ckpt_engine.temporal.{name}" for name in ("contract", "session", "rewindable")}
 AROUND_WORKFLOWS = {
     f"ckpt_engine.temporal.{name}"
-    for name in ("policy", "replay_clock", "supervisor", "workflow_side")
+    for name in (
+        "children",
+        "policy",
+        "replay_clock",
+        "stand_in",
+        "supervisor",
+        "workflow_side",
+    )
 }
 BACKENDS = {"aiosqlite", "sqlalchemy", "sqlite3"}
 

@@ -61,6 +61,7 @@ class AgentWorkflow(Rewindable, resume="next_node"):
                 answer = turn.answer
                 break
             await self._call_tools(turn.tool_calls)
+            self.continue_if_suggested("model")
         session = self.checkpoint_session
         return AgentResult(
             answer=answer if answer is None or len(answer) <= _LARGEST_ANSWER else None,

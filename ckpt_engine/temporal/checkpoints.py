@@ -6,39 +6,33 @@ side, which does the same for sessions that no longer run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import base64
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from temporalio import activity
-from temporalio.client import WorkflowUpdateFailedError
-from temporalio.exceptions import FailureError
-
-from ..errors import CheckpointError, CheckpointNotFound, InvalidRequest, Retryable, ThreadNotFound
+from ..errors import CheckpointNotFound, InvalidRequest, ThreadNotFound
 from ..model import CheckpointInfo, SnapshotTrigger, StepCommit, Thread, WorkflowRun
+from .again import count_again, decoded, how_it_started
 from .contract import (
-    FORWARD_UPDATE,
-    PREPARE_CHILD,
-    SUPERSEDE,
     BranchRequest,
     Prefix,
     PrepareChild,
     PreparedChild,
     RewindRequest,
     SeedHeader,
-    Supersede,
+    SendAgain,
     Target,
-    parse,
 )
-from .failures import to_failure
-from .origin import ensure_origin
+from .origin import ORIGIN_NODE
+from .payloads import from_stored
 
 if TYPE_CHECKING:
+    from temporalio.api.common.v1 import Payload
+    from temporalio.client import Client
+
     from ckpt_engine import CheckpointEngine
 
-    from .interceptor import Runtime
-
-__all__ = ["EngineActivities", "find_target", "newest_thread", "prepare_child"]
+__all__ = ["find_target", "newest_thread", "prepare_child", "run_of"]
 
 
 async def newest_thread(engine: CheckpointEngine, thread_id: str) -> Thread:
@@ -86,8 +80,15 @@ async def _thread_of(engine: CheckpointEngine, session_id: str, name: str) -> Th
     raise ThreadNotFound(f"the session has no thread {name!r}; it has {names}")
 
 
-async def prepare_child(engine: CheckpointEngine, ask: PrepareChild) -> PreparedChild:
+async def prepare_child(
+    engine: CheckpointEngine, client: Client, ask: PrepareChild
+) -> PreparedChild:
     """Make the thread and first checkpoint of a child; asked again, answer the same.
+
+    Args:
+        engine: Where the checkpoints are.
+        client: Of the namespace that the session's workflows run in.
+        ask: What is wanted.
 
     Raises:
         InvalidRequest: The request cannot be carried out; nothing was stored.
@@ -96,7 +97,7 @@ async def prepare_child(engine: CheckpointEngine, ask: PrepareChild) -> Prepared
     if request is None:
         raise InvalidRequest("neither a rewind nor a branch was asked for")
     if await engine.find_committed(ask.checkpoint) is not None:
-        return await _prepared(engine, ask)
+        return await _prepared(engine, client, ask)
     target = request.to if isinstance(request, RewindRequest) else request.at
     seeds = await find_target(engine, ask.session, ask.active_thread, target)
     overrides = request.overrides
@@ -123,8 +124,8 @@ async def prepare_child(engine: CheckpointEngine, ask: PrepareChild) -> Prepared
             },
         )
     )
-    await engine.register_run(ask.thread, _run(ask))
-    return await _prepared(engine, ask)
+    await engine.register_run(ask.thread, run_of(ask))
+    return await _prepared(engine, client, ask)
 
 
 async def _branch_name(engine: CheckpointEngine, ask: PrepareChild) -> str:
@@ -141,7 +142,8 @@ async def _branch_name(engine: CheckpointEngine, ask: PrepareChild) -> str:
     return f"rewind-{number}"
 
 
-def _run(ask: PrepareChild) -> WorkflowRun:
+def run_of(ask: PrepareChild) -> WorkflowRun:
+    """Return the workflow that is to run a child's thread."""
     run = ask.run
     return WorkflowRun(
         namespace=run.get("namespace") or "",
@@ -153,83 +155,79 @@ def _run(ask: PrepareChild) -> WorkflowRun:
     )
 
 
-async def _prepared(engine: CheckpointEngine, ask: PrepareChild) -> PreparedChild:
-    info = await engine.get_info(ask.checkpoint)
+async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild) -> PreparedChild:
+    first = await engine.get_info(ask.checkpoint)
     thread = await engine.get_thread(ask.thread)
+    request = ask.rewind or ask.branch
+    path = [info for info in await engine.path(first.id) if info.id != first.id]
+    made_by = next(info for info in reversed(path) if "run_id" in info.metadata)
+    base = int(made_by.metadata.get("base", 0))
+    prefix, again = None, None
+    if ask.resume == "replay":
+        again = SendAgain(
+            child=ask.run.get("workflow_id") or "",
+            source=made_by.metadata["workflow_id"],
+            run_id=made_by.metadata["run_id"],
+            step=made_by.step,
+        )
+        count = await count_again(client, again)
+        prefix = _prefix(path, base, count)
+        again = again if count else None
     seed = SeedHeader(
         session=ask.session,
         thread=ask.thread,
-        parents=[ask.checkpoint],
-        step=info.step,
-        next_node=info.next_node,
+        parents=[first.id],
+        step=first.step,
+        next_node=first.next_node,
         branch=thread.branch,
         kind=ask.kind,
-        prefix=await _prefix(engine, info) if ask.resume == "replay" else None,
+        prefix=prefix,
+        request_id=request.request_id if request else "",
     )
-    return PreparedChild(seed=seed, target=list(info.parents))
+    args = None
+    if ask.base != base:
+        args = [_plain(payload) for payload in await _arguments(engine, client, path, made_by)]
+    return PreparedChild(seed=seed, target=list(first.parents), args=args, again=again)
 
 
-async def _prefix(engine: CheckpointEngine, first: CheckpointInfo) -> Prefix:
+def _prefix(path: Sequence[CheckpointInfo], base: int, signals: int) -> Prefix:
     """Say which numbers on the way to a child's first checkpoint are steps with a result."""
-    before = {info.step: info for info in await engine.path(first.id) if info.id != first.id}
+    before = {info.step: info for info in path}
     upto = max(before)
-    skips = [step for step, info in before.items() if step > 0 and "attempt" not in info.metadata]
-    gaps = [step for step in range(1, upto + 1) if step not in before]
-    return Prefix(upto=upto, skips=sorted(skips), gaps=gaps)
+    skips = [
+        step for step, info in before.items() if step > base and "attempt" not in info.metadata
+    ]
+    gaps = [step for step in range(base + 1, upto + 1) if step not in before]
+    return Prefix(start=base, upto=upto, skips=sorted(skips), gaps=gaps, signals=signals)
 
 
-class EngineActivities:
-    """The engine's own activities, registered on every worker that has the plugin."""
+async def _arguments(
+    engine: CheckpointEngine,
+    client: Client,
+    path: Sequence[CheckpointInfo],
+    made_by: CheckpointInfo,
+) -> list[Payload]:
+    """Return the arguments of the run that made a seed, or of the one it stood in for.
 
-    def __init__(self, runtime: Callable[[], Runtime]) -> None:
-        self._runtime = runtime
+    Raises:
+        InvalidRequest: It had continued as new, and Temporal has its history no more.
+    """
+    if not made_by.metadata.get("base"):
+        start = next(info for info in reversed(path) if info.node == ORIGIN_NODE)
+        stored = (await engine.get(start.id)).tools_result or ()
+        payloads = [payload for payload in map(from_stored, stored) if payload is not None]
+        return await decoded(client, start.metadata["workflow_id"], payloads)
+    workflow_id, run_id = made_by.metadata["workflow_id"], made_by.metadata["run_id"]
+    started = await how_it_started(client, workflow_id, run_id)
+    if started is None:
+        raise InvalidRequest(
+            f"step {made_by.step} was made by a run of {workflow_id!r} that had continued as new, "
+            "and Temporal no longer has its history, so what it was started with is not known; "
+            "choose a step of a newer run, or one from before the first continue-as-new"
+        )
+    return await decoded(client, workflow_id, list(started.input.payloads))
 
-    def all(self) -> Sequence[Callable[..., Any]]:
-        """Return the activities to register."""
-        return [self.prepare, self.supersede, self.forward_update]
 
-    @activity.defn(name=PREPARE_CHILD)
-    async def prepare(self, ask: dict[str, Any]) -> dict[str, Any]:
-        """Make the thread and first checkpoint of a child, or say why not."""
-        engine = self._runtime().engine
-        try:
-            request = parse(PrepareChild, ask)
-            if request.origin is not None:
-                run = replace(
-                    _run(request),
-                    workflow_id=activity.info().workflow_id or "",
-                    run_id=activity.info().workflow_run_id or "",
-                    supervisor=None,
-                )
-                await ensure_origin(
-                    engine, self._runtime().client, request.active_thread, request.origin, run
-                )
-                await engine.register_run(request.active_thread, run)
-            prepared = await prepare_child(engine, request)
-        except Retryable as err:
-            raise to_failure(err) from err
-        except CheckpointError as err:
-            prepared = PreparedChild(refused_kind=err.kind, refused=str(err))
-        return prepared.model_dump(mode="json")
-
-    @activity.defn(name=SUPERSEDE)
-    async def supersede(self, ask: dict[str, Any]) -> None:
-        """Put the thread of a rewind in the place of the one it leaves."""
-        request = parse(Supersede, ask)
-        try:
-            await self._runtime().engine.supersede(request.thread, request.by)
-        except CheckpointError as err:
-            raise to_failure(err) from err
-
-    @activity.defn(name=FORWARD_UPDATE)
-    async def forward_update(
-        self, workflow_id: str, update: str, update_id: str, *args: Any
-    ) -> Any:
-        """Send a user's update on to the workflow that runs now, and return its answer."""
-        handle = self._runtime().client.get_workflow_handle(workflow_id)
-        try:
-            return await handle.execute_update(update, args=list(args), id=update_id)
-        except WorkflowUpdateFailedError as err:
-            if isinstance(err.cause, FailureError):
-                raise err.cause from None
-            raise
+def _plain(payload: Payload) -> tuple[dict[str, str], str]:
+    metadata = {key: base64.b64encode(value).decode() for key, value in payload.metadata.items()}
+    return metadata, base64.b64encode(payload.data).decode()

@@ -13,9 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..errors import InvalidRequest
 
 __all__ = [
+    "CANCELED",
+    "ENDED",
+    "ENGINE_ACTIVITIES",
     "FORWARD_UPDATE",
+    "HAS_ENDED",
     "HEADER",
+    "OUTCOME",
+    "OUTCOME_FAILED",
     "PREPARE_CHILD",
+    "REPORT",
+    "SEND_AGAIN",
     "SUPERSEDE",
     "SUPERSEDED",
     "BranchRequest",
@@ -28,6 +36,7 @@ __all__ = [
     "Refusal",
     "RewindRequest",
     "SeedHeader",
+    "SendAgain",
     "SessionHeader",
     "SessionStatus",
     "StartedChild",
@@ -38,7 +47,17 @@ __all__ = [
 ]
 
 FORWARD_UPDATE, PREPARE_CHILD, SUPERSEDE = "ckpt_forward_update", "ckpt_prepare", "ckpt_supersede"
+HAS_ENDED, OUTCOME, SEND_AGAIN = "ckpt_has_ended", "ckpt_outcome", "ckpt_send_again"
+ENGINE_ACTIVITIES = frozenset(
+    {FORWARD_UPDATE, HAS_ENDED, OUTCOME, PREPARE_CHILD, SEND_AGAIN, SUPERSEDE}
+)
 """The engine's own activities; they are not steps."""
+
+REPORT, ENDED = "ckpt_report", "ckpt_ended"
+"""Signals between a supervisor that has continued as new and the stand-in: tell me, I end."""
+
+OUTCOME_FAILED, CANCELED = "ckpt-outcome", "ckpt-canceled"
+"""Failure types by which ``OUTCOME`` says how a stand-in ended."""
 
 HEADER = "ckpt"
 """Key of the one header, in activities and workflows alike."""
@@ -75,12 +94,15 @@ class Prefix(_Lenient):
     """The steps before a seed, for a workflow that runs the same code again up to it.
 
     Attributes:
+        start: Number of the last step before the code began: 0, or what it had continued as new at.
         upto: Number of the newest of them.
         skips: Numbers that are no activities: rewinds, branches and merges on the way.
         gaps: Numbers of activities that failed or had not ended; they run again.
-        signals: How many signals from before the seed are sent again; the code waits for them.
+        signals: How many signals and updates from before the seed are sent again; the code waits
+            for them.
     """
 
+    start: int = 0
     upto: int
     skips: list[int] = Field(default_factory=list)
     gaps: list[int] = Field(default_factory=list)
@@ -100,6 +122,7 @@ class StepHeader(_Lenient):
         first: Whether it is the first-scheduled child of its frontier.
         record: ``False`` for a step that only looks at the agent's memory.
         replay: The step was done before the seed: it answers from the store and does not run.
+        base: Number of the last step before the run's code began; 0 unless it continued as new.
         origin: Where step 0 comes from, while it may not have been committed yet.
     """
 
@@ -113,6 +136,7 @@ class StepHeader(_Lenient):
     first: bool = True
     record: bool = True
     replay: bool = False
+    base: int = 0
     origin: Origin | None = None
 
 
@@ -126,9 +150,10 @@ class SeedHeader(_Lenient):
         step: Number of the newest of them.
         next_node: What the seed says comes next.
         branch: The thread's name in the session.
-        kind: ``rewind`` or ``branch``.
+        kind: ``rewind``, ``branch``, or ``continued`` for a session that continued as new.
         supervisor: Workflow id of the session's address, for the child of a rewind.
         prefix: The steps before it, for a workflow that replays them.
+        request_id: The request's, which is thereby known to a new run of a closed workflow.
     """
 
     session: str
@@ -137,16 +162,10 @@ class SeedHeader(_Lenient):
     step: int
     next_node: str | None = None
     branch: str = "main"
-    kind: Literal["rewind", "branch"] = "branch"
+    kind: Literal["rewind", "branch", "continued"] = "branch"
     supervisor: str | None = None
     prefix: Prefix | None = None
-
-    def with_signals(self, count: int) -> SeedHeader:
-        """Return the same seed for a child that is sent so many signals again."""
-        if self.prefix is None:
-            return self
-        prefix = self.prefix.model_copy(update={"signals": count})
-        return self.model_copy(update={"prefix": prefix})
+    request_id: str = ""
 
 
 class SessionHeader(_Lenient):
@@ -289,6 +308,7 @@ class PrepareChild(_Lenient):
         checkpoint: Id of the child's first checkpoint, drawn by the caller.
         run: The child's workflow: namespace, id, type, task queue.
         resume: How its code finds its way to the seed.
+        base: Where the code of the asking run began; ``None`` for one that does not run.
         origin: Step 0 of the asking workflow, while it may not have been committed.
     """
 
@@ -301,7 +321,24 @@ class PrepareChild(_Lenient):
     checkpoint: str
     run: dict[str, str | None]
     resume: Literal["replay", "next_node"] = "next_node"
+    base: int | None = None
     origin: Origin | None = None
+
+
+class SendAgain(_Lenient):
+    """Asks for the messages from before a seed to be sent to its child; safe to ask again.
+
+    Attributes:
+        child: Workflow id of the child.
+        source: Workflow id of the run that made the seed.
+        run_id: Its run id.
+        step: Number of its newest step before the seed; what came before that is meant.
+    """
+
+    child: str
+    source: str
+    run_id: str
+    step: int
 
 
 class PreparedChild(_Lenient):
@@ -310,12 +347,17 @@ class PreparedChild(_Lenient):
     Attributes:
         seed: What the child is to start from; ``None`` when refused.
         target: The checkpoints the request meant.
+        args: The arguments to start it with, as (metadata, data) in base 64, where they are others
+            than those of the asking run.
+        again: The messages from before the seed that it is to hear again, if any.
         refused_kind: Kind of the error.
         refused: What was wrong and what would be right.
     """
 
     seed: SeedHeader | None = None
     target: list[str] = Field(default_factory=list)
+    args: list[tuple[dict[str, str], str]] | None = None
+    again: SendAgain | None = None
     refused_kind: str = ""
     refused: str = ""
 
@@ -347,19 +389,22 @@ class SessionStatus(_Lenient):
     """The answer to the query ``checkpoint_status``.
 
     Attributes:
-        phase: ``running`` itself, ``supervising`` the child of a rewind, or ``closing``.
+        phase: ``running`` itself, ``supervising`` the child of a rewind, ``parked`` after a
+            failure until a rewind comes, or ``closing``.
         session: Session id.
         thread: The workflow's own thread.
         active_thread: The thread the session goes on with.
         active_workflow_id: The workflow that runs it.
         step: Newest step number known to the workflow.
         head: Newest checkpoint ids known to the workflow (the frontier).
-        children: Every child a rewind or branch has started, oldest first.
+        children: The newest hundred children of rewinds and branches, oldest first. A branch is
+            followed until this workflow continues as new.
         refusals: The newest hundred refused requests, oldest first.
         pending: Requests received and not yet handled.
+        failure: What it failed with, while it is parked.
     """
 
-    phase: Literal["running", "supervising", "closing"]
+    phase: Literal["running", "supervising", "parked", "closing"]
     session: str
     thread: str
     active_thread: str
@@ -369,6 +414,7 @@ class SessionStatus(_Lenient):
     children: list[ChildStatus]
     refusals: list[Refusal]
     pending: int
+    failure: str = ""
 
 
 def parse(model: type[_M], value: Any) -> _M:

@@ -257,6 +257,7 @@ class _Attempt:
                 "attempt": info.attempt,
                 "workflow_id": info.workflow_id,
                 "run_id": info.workflow_run_id,
+                **({"base": header.base} if header.base else {}),
             },
             fallback_to_head=True,
         )

@@ -21,7 +21,7 @@ from temporalio.worker import (
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ..errors import EngineClosed, InvalidRequest
-from .checkpoints import EngineActivities
+from .engine_activities import EngineActivities
 from .interceptor import _BLOB_LIMIT, CheckpointActivityInbound, Runtime
 from .policy import Policies, StepPolicy
 from .workflow_side import CheckpointWorkflowInbound

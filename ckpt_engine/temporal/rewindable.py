@@ -7,14 +7,15 @@ leave an update handler.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from ..errors import CheckpointError, InvalidRequest
-from .contract import BranchRequest, RewindRequest, SeedHeader, parse
+from .contract import ENDED, REPORT, BranchRequest, RewindRequest, SeedHeader, parse
 from .session import Request, Session
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ else:
 
 __all__ = ["OWN_QUERIES", "OWN_SIGNALS", "OWN_UPDATES", "Rewindable", "resume_of"]
 
-OWN_SIGNALS = OWN_UPDATES = frozenset({"rewind", "branch"})
+OWN_UPDATES = frozenset({"rewind", "branch"})
+OWN_SIGNALS = OWN_UPDATES | {REPORT, ENDED}
 OWN_QUERIES = frozenset(
     {"checkpoint_status", "checkpoint_head", "checkpoint_children", "checkpoint_refusals"}
 )
@@ -44,28 +46,60 @@ class Rewindable:
       another step than the one that is stored fails with ``diverged``, naming the step.
     - ``class MyWorkflow(Rewindable, resume="next_node")``: its ``run`` is a loop over nodes and
       goes on at ``self.seed.next_node``; nothing is run again.
+
+    With ``on_failure="park"`` a run that fails does not end: it waits for a rewind (or to be
+    cancelled), and the query ``checkpoint_status`` shows what it failed with.
     """
 
     __ckpt_session__: Session
     ckpt_resume: ClassVar[Literal["replay", "next_node"]] = "replay"
+    ckpt_on_failure: ClassVar[Literal["fail", "park"]] = "fail"
+    ckpt_look_every: ClassVar[timedelta] = timedelta(minutes=10)
+    """How often a supervisor that has continued as new looks whether its stand-in still runs."""
 
     def __init_subclass__(
-        cls, *, resume: Literal["replay", "next_node"] | None = None, **more: Any
+        cls,
+        *,
+        resume: Literal["replay", "next_node"] | None = None,
+        on_failure: Literal["fail", "park"] | None = None,
+        **more: Any,
     ) -> None:
-        """Keep how children find their way.
+        """Keep how children find their way, and what becomes of a failed run.
 
         Raises:
-            InvalidRequest: ``resume`` is neither of the two.
+            InvalidRequest: ``resume`` or ``on_failure`` is none of its two.
         """
         super().__init_subclass__(**more)
         if resume not in (None, "replay", "next_node"):
             raise InvalidRequest(f"resume: 'replay' or 'next_node', not {resume!r}")
-        if resume is not None:
-            cls.ckpt_resume = resume
+        if on_failure not in (None, "fail", "park"):
+            raise InvalidRequest(f"on_failure: 'fail' or 'park', not {on_failure!r}")
+        cls.ckpt_resume = resume or cls.ckpt_resume
+        cls.ckpt_on_failure = on_failure or cls.ckpt_on_failure
+
+    def continue_if_suggested(self, next_node: str) -> None:
+        """Continue as new where the server suggests it, with the same arguments.
+
+        For a loop over nodes: call it between two steps, when nothing is in flight. Only ids
+        travel; the next run finds ``next_node`` in ``self.seed``.
+
+        Args:
+            next_node: Where the loop is to go on.
+        """
+        if workflow.info().is_continue_as_new_suggested():
+            self.continue_at(next_node)
+
+    def continue_at(self, next_node: str) -> NoReturn:
+        """Continue as new at a node, with the same arguments."""
+        self.__ckpt_session__.next_node = next_node
+        workflow.continue_as_new(args=list(self.__ckpt_session__.args))
 
     @property
     def seed(self) -> SeedHeader | None:
-        """What this run was seeded from; ``None`` for one that starts from the beginning."""
+        """What this run goes on from; ``None`` for one that starts from the beginning.
+
+        After continue-as-new that is where the run before it had come to.
+        """
         return self.__ckpt_session__.seed
 
     @property
@@ -82,6 +116,17 @@ class Rewindable:
     def ckpt_branch_signal(self, request: Wire = None) -> None:
         """Start another line from a checkpoint; refusals are shown by the query."""
         self._signalled("branch", request)
+
+    @workflow.signal(name=REPORT)
+    def ckpt_report_signal(self, by: str = "") -> None:
+        """Tell the session's address when this run ends: it continues as new meanwhile."""
+        del by
+        self.__ckpt_session__.report = True
+
+    @workflow.signal(name=ENDED)
+    def ckpt_ended_signal(self, workflow_id: str = "") -> None:
+        """Hear that the run that stands in for this one is about to end."""
+        self.__ckpt_session__.ended.add(workflow_id)
 
     @workflow.update(name="rewind")
     async def ckpt_rewind_update(self, request: Wire = None) -> dict[str, Any]:

@@ -36,9 +36,19 @@ from .contract import (
     StepHeader,
 )
 
-__all__ = ["Line", "Request", "Session", "header_payload", "line", "read_header"]
+__all__ = [
+    "Line",
+    "Request",
+    "Session",
+    "header_payload",
+    "is_sent_again",
+    "line",
+    "read_header",
+    "sent_again",
+]
 
-_KEPT = 100  # refusals shown, and request ids remembered times ten
+_KEPT = 100  # refusals and children shown, and request ids remembered times ten
+_CARRIED = 20  # refusals that cross continue-as-new, so that the header stays small
 
 
 def header_payload(value: SessionHeader | StepHeader) -> Payload:
@@ -56,6 +66,16 @@ def read_header(payload: Payload | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def sent_again() -> Payload:
+    """Return the header of a message that was sent before, to a run that this one replays."""
+    return Payload(metadata={"encoding": b"json/plain"}, data=b'{"again":true}')
+
+
+def is_sent_again(payload: Payload | None) -> bool:
+    """Say whether a message is one from before the seed."""
+    return bool((read_header(payload) or {}).get("again"))
 
 
 class Line:
@@ -93,15 +113,6 @@ class Request:
         return self.answer is not None or self.refusal is not None
 
 
-@dataclass(frozen=True)
-class HeardSignal:
-    """A signal of the user's, and the highest step number that had been given out before it."""
-
-    step: int
-    name: str
-    args: Sequence[Any]
-
-
 @dataclass
 class Session:
     """What a running workflow knows of its own checkpoints.
@@ -114,6 +125,12 @@ class Session:
         seed: What it was started from, if from anything.
         origin: Step 0, until a later step is done.
         stopped: Set by a rewind that was accepted: no further step is scheduled, ever.
+        base: Number of the last step before this run's code began.
+        args: What the run was started with.
+        next_node: Where the next run is to go on after continue-as-new.
+        heard_again: How many messages from before the seed have come again.
+        report: Whether the supervisor asked to be told when this run ends.
+        ended: Stand-ins that have told so.
         children: Every child a rewind or branch started, oldest first.
         requests: Received and not yet handled.
     """
@@ -127,12 +144,18 @@ class Session:
     seed: SeedHeader | None = None
     origin: Origin | None = None
     stopped: bool = False
-    phase: Literal["running", "supervising", "closing"] = "running"
+    phase: Literal["running", "supervising", "parked", "closing"] = "running"
+    base: int = 0
+    args: Sequence[Any] = ()
+    next_node: str | None = None
+    heard_again: int = 0
+    report: bool = False
+    ended: set[str] = field(default_factory=set)
+    failure: str = ""
     children: list[ChildStatus] = field(default_factory=list)
     refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=_KEPT))
     requests: deque[Request] = field(default_factory=deque)
     answered: OrderedDict[str, StartedChild] = field(default_factory=OrderedDict)
-    heard: list[HeardSignal] = field(default_factory=list)
     replayed: int = 0
     in_flight: int = 0
     waiting: int = 0
@@ -148,39 +171,78 @@ class Session:
         if header.carried is not None:
             return cls._carried(header, rng, local_rng)
         if header.seed is not None:
-            seed = header.seed
-            main = Line(dict.fromkeys(seed.parents, seed.step))
-            return cls(seed.session, seed.thread, seed.step, main, rng, local_rng, seed=seed)
+            return cls._seeded(header.seed, rng, local_rng)
         name = f"{info.workflow_id}.{rng.getrandbits(24):06x}"
         origin = Origin(id=_new_id(rng), run_id=info.run_id, resume=resume)
         return cls(name, name, 0, Line({origin.id: 0}), rng, local_rng, origin=origin)
 
     @classmethod
+    def _seeded(cls, seed: SeedHeader, rng: Random, local_rng: Random) -> Session:
+        main = Line(dict.fromkeys(seed.parents, seed.step))
+        session = cls(seed.session, seed.thread, seed.step, main, rng, local_rng, seed=seed)
+        if seed.prefix is not None:
+            session.base = session.replayed = seed.prefix.start
+        if seed.request_id and seed.kind != "continued" and seed.supervisor is None:
+            info = workflow.info()
+            session.answered[seed.request_id] = StartedChild(
+                kind=seed.kind,
+                workflow_id=info.workflow_id,
+                run_id=info.run_id,
+                thread=seed.thread,
+                branch=seed.branch,
+                seed=seed.parents,
+                request_id=seed.request_id,
+            )
+        return session
+
+    @classmethod
     def _carried(cls, header: SessionHeader, rng: Random, local_rng: Random) -> Session:
         was = header.carried or {}
         session = cls(was["session"], was["thread"], was["step"], Line(was["tips"]), rng, local_rng)
-        session.seed, session.replayed = header.seed, was["replayed"]
+        session.seed, session.replayed = header.seed, was["step"]
+        session.base, session.report = was["base"], was["report"]
         session.origin = Origin.model_validate(was["origin"]) if was.get("origin") else None
         session.children = [ChildStatus.model_validate(child) for child in was["children"]]
         session.refusals.extend(Refusal.model_validate(refusal) for refusal in was["refusals"])
-        for request_id, answer in was["answered"].items():
-            session.answered[request_id] = StartedChild.model_validate(answer)
+        for answer in (*was["answered"], *was["children"]):
+            if answer["request_id"]:
+                child = StartedChild.model_validate(answer)
+                session.answered[child.request_id] = child
+        if session.active is not None:
+            session.stopped, session.phase = True, "supervising"
         return session
 
     def carry(self) -> SessionHeader:
         """Return what the next run needs after continue-as-new: ids only, no content."""
+        children = self.children[-_KEPT:]
+        shown = {child.request_id for child in children}
+        answered = [child for key, child in self.answered.items() if key not in shown]
         carried = {
             "session": self.session,
             "thread": self.thread,
             "step": self.step,
             "tips": self.main.tips,
-            "replayed": self.replayed,
+            "base": self.base if self.active is not None else self.step,
+            "report": self.report,
             "origin": self.origin.model_dump() if self.origin else None,
-            "children": [child.model_dump() for child in self.children[-_KEPT:]],
-            "refusals": [refusal.model_dump() for refusal in self.refusals],
-            "answered": {key: child.model_dump() for key, child in self.answered.items()},
+            "children": [child.model_dump() for child in children],
+            "refusals": [refusal.model_dump() for refusal in list(self.refusals)[-_CARRIED:]],
+            "answered": [child.model_dump() for child in answered[-_KEPT:]],
         }
-        return SessionHeader(seed=self.seed, carried=carried)
+        return SessionHeader(seed=self._continued(), carried=carried)
+
+    def _continued(self) -> SeedHeader:
+        old = self.seed
+        return SeedHeader(
+            session=self.session,
+            thread=self.thread,
+            parents=self.main.parents(),
+            step=self.step,
+            next_node=self.next_node,
+            branch=old.branch if old else "main",
+            kind="continued",
+            supervisor=old.supervisor if old else None,
+        )
 
     # Steps
 
@@ -209,6 +271,7 @@ class Session:
             first=parents[0] not in self._extended,
             record=record,
             replay=replay,
+            base=self.base,
             origin=self.origin,
         )
         if record and not replay:
@@ -221,15 +284,6 @@ class Session:
         """Whether the code is still on its way to the seed."""
         prefix = self.seed.prefix if self.seed else None
         return prefix is not None and self.replayed < prefix.upto
-
-    def hear(self, name: str, args: Sequence[Any]) -> None:
-        """Remember a signal of the user's, for children that replay the time before it."""
-        step = self.replayed if self.replaying else self.step
-        self.heard.append(HeardSignal(step, name, args))
-
-    def heard_before(self, step: int) -> list[HeardSignal]:
-        """Return the signals that had come before that step was scheduled."""
-        return [signal for signal in self.heard if signal.step < step]
 
     def _next_replayed(self) -> bool:
         """Count one more step of the prefix; say whether the store has its result."""
@@ -324,9 +378,10 @@ class Session:
             active_workflow_id=active.workflow_id if active else workflow.info().workflow_id,
             step=self.step,
             head=self.main.parents(),
-            children=self.children,
+            children=self.children[-_KEPT:],
             refusals=list(self.refusals),
             pending=len(self.requests),
+            failure=self.failure,
         )
 
 

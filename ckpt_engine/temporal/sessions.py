@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
     Interceptor,
     OutboundInterceptor,
     StartWorkflowInput,
     WorkflowExecutionStatus,
+    WorkflowFailureError,
     WorkflowHandle,
     WorkflowUpdateFailedError,
 )
-from temporalio.common import RawValue, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.converter import WorkflowSerializationContext
+from temporalio.common import (
+    Priority,
+    RawValue,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.converter import decode_typed_search_attributes
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from .. import errors
 from ..errors import CheckpointError, Conflict, InvalidRequest, StoreUnavailable, ThreadNotFound
-from ..model import Checkpoint, Thread, WorkflowRun, new_checkpoint_id
+from ..model import Thread, WorkflowRun, new_checkpoint_id
+from .again import decoded, how_it_started, send_again
 from .checkpoints import newest_thread, prepare_child
+from .children import arguments
 from .contract import (
     HEADER,
+    SUPERSEDED,
     BranchRequest,
     PrepareChild,
+    PreparedChild,
     RewindRequest,
     SeedHeader,
     SessionHeader,
@@ -36,14 +46,14 @@ from .contract import (
     StartedChild,
     parse,
 )
-from .payloads import from_stored
-from .rewindable import OWN_SIGNALS
-from .session import HeardSignal, header_payload, read_header
+from .session import header_payload
 
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
 
 __all__ = ["Sessions"]
+
+_PATIENCE = 10.0  # seconds for a child to end when a rewind takes its place
 
 _BY_KIND: dict[str, type[CheckpointError]] = {
     cls.kind: cls
@@ -173,15 +183,15 @@ class Sessions:
                 },
             }
         )
-        prepared = await prepare_child(engine, ask)
-        assert prepared.seed is not None
-        again = await self._heard_before(run.workflow_id, prepared.seed)
-        seed = prepared.seed.with_signals(len(again))
-        handle = await self._start(run, new_workflow, seed, start)
-        for signal in again:
-            await handle.signal(signal.name, args=list(signal.args))
+        prepared = await prepare_child(engine, self._client, ask)
+        if kind == "rewind":
+            await self._end_stand_in(thread, run)
+        handle = await self._start(run, new_workflow, prepared)
+        if prepared.again is not None:
+            await send_again(self._client, prepared.again)
         if kind == "rewind":
             await engine.supersede(thread.id, new_thread)
+        assert prepared.seed is not None
         return StartedChild.model_validate(
             {
                 "kind": kind,
@@ -206,20 +216,34 @@ class Sessions:
             return await self._address(run.supervisor)
         return await newest_thread(self._engine, thread.id), run
 
+    async def _end_stand_in(self, thread: Thread, address: WorkflowRun) -> None:
+        """Cancel the child that still runs in the place of a root that was terminated."""
+        runs = await self._engine.runs(thread.session_id)
+        run = runs.get(thread.id)
+        if run is None or run.workflow_id == address.workflow_id:
+            return
+        handle = self._handle(run.workflow_id)
+        try:
+            await handle.cancel(reason=SUPERSEDED)
+            await asyncio.wait_for(handle.result(), timeout=_PATIENCE)
+        except (RPCError, WorkflowFailureError, TimeoutError):
+            return  # it has ended, or nobody runs it at the moment and it will be told
+
     async def _start(
-        self, run: WorkflowRun, workflow_id: str, seed: SeedHeader, start: Checkpoint
+        self, run: WorkflowRun, workflow_id: str, prepared: PreparedChild
     ) -> WorkflowHandle[Any, Any]:
-        payloads = [p for p in map(from_stored, start.tools_result or ()) if p is not None]
+        assert prepared.seed is not None
         config = self._client.config()
-        config["interceptors"] = [*config["interceptors"], _Seeding(seed)]
+        config["interceptors"] = [*config["interceptors"], _Seeding(prepared.seed)]
         try:
             return await Client(**config).start_workflow(
                 run.workflow_type,
-                args=await self._decoded(payloads, workflow_id),
+                args=arguments(prepared),
                 id=workflow_id,
                 task_queue=run.task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                **await self._inherited(run.workflow_id),
             )
         except WorkflowAlreadyStartedError:
             raise Conflict(
@@ -228,37 +252,23 @@ class Sessions:
         except RPCError as err:
             raise _translate(err, workflow_id) from None
 
-    async def _heard_before(self, workflow_id: str, seed: SeedHeader) -> list[HeardSignal]:
-        """Return the user's signals that a closed run had before the seed, as its history has them.
-
-        Past the namespace's retention there is no history, and none are sent again.
-        """
-        if seed.prefix is None:
-            return []
-        heard: list[HeardSignal] = []
-        step = 0
-        try:
-            async for event in self._handle(workflow_id).fetch_history_events():
-                if event.HasField("activity_task_scheduled_event_attributes"):
-                    headers = event.activity_task_scheduled_event_attributes.header.fields
-                    fields = read_header(headers.get(HEADER)) or {}
-                    step = max(step, int(fields.get("step", 0)))
-                elif event.HasField("workflow_execution_signaled_event_attributes"):
-                    signal = event.workflow_execution_signaled_event_attributes
-                    if signal.signal_name not in OWN_SIGNALS and step < seed.prefix.upto:
-                        args = await self._decoded(list(signal.input.payloads), workflow_id)
-                        heard.append(HeardSignal(step, signal.signal_name, args))
-        except RPCError as err:
-            if err.status != RPCStatusCode.NOT_FOUND:
-                raise _translate(err, workflow_id) from None
-        return heard
-
-    async def _decoded(self, payloads: list[Payload], workflow_id: str) -> list[RawValue]:
-        context = WorkflowSerializationContext(
-            namespace=self._client.namespace, workflow_id=workflow_id
-        )
-        codec = self._client.data_converter.with_context(context).payload_codec
-        return [RawValue(p) for p in (await codec.decode(payloads) if codec else payloads)]
+    async def _inherited(self, workflow_id: str) -> dict[str, Any]:
+        """Return the options that the address was started with; none past retention."""
+        started = await how_it_started(self._client, workflow_id, "")
+        if started is None:
+            return {}
+        memo = {
+            key: RawValue((await decoded(self._client, workflow_id, [payload]))[0])
+            for key, payload in started.memo.fields.items()
+        }
+        return {
+            "execution_timeout": started.workflow_execution_timeout.ToTimedelta() or None,
+            "run_timeout": started.workflow_run_timeout.ToTimedelta() or None,
+            "task_timeout": started.workflow_task_timeout.ToTimedelta() or None,
+            "memo": memo or None,
+            "search_attributes": decode_typed_search_attributes(started.search_attributes),
+            "priority": Priority(priority_key=started.priority.priority_key or None),
+        }
 
 
 class _Seeding(Interceptor):

@@ -13,43 +13,34 @@ from datetime import timedelta
 from typing import Any, cast
 
 from temporalio import workflow
-from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import CancelledError, ChildWorkflowError, FailureError
+from temporalio.exceptions import (
+    ActivityError,
+    CancelledError,
+    ChildWorkflowError,
+    FailureError,
+    is_cancelled_exception,
+)
 
 from ..errors import CheckpointError, InvalidRequest
+from .children import QUICK, Children
 from .contract import (
-    PREPARE_CHILD,
     SUPERSEDE,
     SUPERSEDED,
     BranchRequest,
     ChildStatus,
-    PrepareChild,
     PreparedChild,
     RewindRequest,
     SeedHeader,
     StartedChild,
     Supersede,
 )
-from .rewindable import resume_of
+from .rewindable import Rewindable
 from .session import Request, Session
+from .stand_in import StandIn
 
-__all__ = ["Refused", "Supervisor"]
+__all__ = ["Supervisor"]
 
 _PATIENCE = timedelta(seconds=10)
-_QUICK: dict[str, Any] = {
-    "start_to_close_timeout": timedelta(seconds=60),
-    "retry_policy": RetryPolicy(
-        initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)
-    ),
-}
-
-
-class Refused(InvalidRequest):
-    """The engine refused a request; carries the kind that it gave."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind  # type: ignore[misc]
 
 
 class Supervisor:
@@ -70,13 +61,21 @@ class Supervisor:
         seeds: dict[str, SeedHeader],
     ) -> None:
         self._session = session
-        self._body = body
         self._args = args
-        self._seeds = seeds
-        self._running: asyncio.Future[Any] = asyncio.ensure_future(body())
+        self._children = Children(session, args, seeds)
         self._handling: asyncio.Task[None] | None = None
         self._cancelled = False
         self._nothing_runs = False
+        instance = workflow.instance()
+        assert isinstance(instance, Rewindable)
+        self._parks = instance.ckpt_on_failure == "park"
+        self._running: asyncio.Future[Any]
+        if session.active is None:
+            self._running = asyncio.ensure_future(body())
+        else:
+            stand_in = StandIn(session, session.active.workflow_id, instance.ckpt_look_every)
+            self._running = asyncio.ensure_future(stand_in.outcome())
+            self._follow(session.active.workflow_id)
 
     async def run(self) -> Any:
         """Return what the session returns: the result of ``run``, or of the last rewind's child."""
@@ -92,15 +91,41 @@ class Supervisor:
             if self._session.requests:
                 request = self._session.requests.popleft()
                 self._handling = asyncio.create_task(self._handle(request))
-                continue
-            if self._running.done() and self._session.waiting == 0:
+            elif self._is_over():
                 self._session.phase = "closing"
                 return await self._outcome()
+            elif self._continues():
+                workflow.continue_as_new(args=list(self._args))
 
     def _something_to_do(self) -> bool:
         if self._handling is not None:
             return self._handling.done()
-        return bool(self._session.requests) or (self._running.done() and self._session.waiting == 0)
+        return bool(self._session.requests) or self._is_over() or self._continues()
+
+    def _is_over(self) -> bool:
+        if not self._running.done() or self._session.waiting:
+            return False
+        return self._cancelled or not self._parks or not self._is_parked()
+
+    def _is_parked(self) -> bool:
+        """Say whether what ran has failed, which is shown while it waits for a rewind."""
+        err = None if self._running.cancelled() else self._running.exception()
+        if not isinstance(err, FailureError) or is_cancelled_exception(err):
+            return False
+        shown = err.cause if err.cause is not None else err
+        self._session.phase, self._session.failure = "parked", str(shown)[:2000]
+        return True
+
+    def _continues(self) -> bool:
+        """Say whether to continue as new: only while a child stands in, which lives on."""
+        session = self._session
+        return (
+            session.phase == "supervising"
+            and not self._cancelled
+            and not self._running.done()
+            and session.waiting == 0
+            and workflow.info().is_continue_as_new_suggested()
+        )
 
     def _pass_on_cancellation(self) -> None:
         self._cancelled = True
@@ -109,9 +134,11 @@ class Supervisor:
         self._running.cancel()
 
     async def _outcome(self) -> Any:
+        if self._session.failure:
+            raise CancelledError("cancelled while it waited for a rewind")
         try:
             return await self._running
-        except ChildWorkflowError as err:
+        except (ActivityError, ChildWorkflowError) as err:
             if self._session.active is None or not isinstance(err.cause, FailureError):
                 raise
             raise err.cause from None  # the address fails as the agent failed
@@ -139,24 +166,22 @@ class Supervisor:
         session = self._session
         old_thread = session.active.thread if session.active else session.thread
         child_id = f"{workflow.info().workflow_id}/rewind-{session.draw_suffix()}"
-        prepared = await self._prepare("rewind", request, child_id)
+        prepared = await self._children.prepare("rewind", request, child_id)
         self._nothing_runs = True
         await self._stop(request)
         if self._cancelled:
             raise InvalidRequest("the session was cancelled before the rewind took effect")
-        assert prepared.seed is not None
-        seed = prepared.seed.model_copy(update={"supervisor": workflow.info().workflow_id})
         handle, _ = await asyncio.gather(
-            self._start(child_id, seed, workflow.ParentClosePolicy.TERMINATE),
+            self._children.start(child_id, prepared),
             workflow.execute_activity(
                 SUPERSEDE,
-                Supersede(thread=old_thread, by=seed.thread).model_dump(mode="json"),
-                **_QUICK,
+                Supersede(thread=old_thread, by=child_id).model_dump(mode="json"),
+                **QUICK,
             ),
         )
-        child = self._started("rewind", handle, seed, prepared.target, request.request_id)
+        child = self._started("rewind", handle, prepared, request.request_id)
         self._running, self._nothing_runs = handle, False
-        session.phase = "supervising"
+        session.phase, session.failure = "supervising", ""
         if self._cancelled:
             handle.cancel()
         return child
@@ -189,93 +214,37 @@ class Supervisor:
 
     async def _branch(self, request: BranchRequest) -> StartedChild:
         child_id = f"{workflow.info().workflow_id}/{request.name}-{self._session.draw_suffix()}"
-        prepared = await self._prepare("branch", request, child_id)
-        assert prepared.seed is not None
-        handle = await self._start(child_id, prepared.seed, workflow.ParentClosePolicy.ABANDON)
-        return self._started("branch", handle, prepared.seed, prepared.target, request.request_id)
+        prepared = await self._children.prepare("branch", request, child_id)
+        handle = await self._children.start(child_id, prepared)
+        return self._started("branch", handle, prepared, request.request_id)
 
     # Both
-
-    async def _prepare(
-        self, kind: str, request: RewindRequest | BranchRequest, child_id: str
-    ) -> PreparedChild:
-        session, info = self._session, workflow.info()
-        ask = PrepareChild.model_validate(
-            {
-                "kind": kind,
-                kind: request,
-                "session": session.session,
-                "active_thread": session.active.thread if session.active else session.thread,
-                "thread": child_id,
-                "checkpoint": session.draw_id(),
-                "run": {
-                    "namespace": info.namespace,
-                    "workflow_id": child_id,
-                    "workflow_type": info.workflow_type,
-                    "task_queue": info.task_queue,
-                    "supervisor": info.workflow_id if kind == "rewind" else None,
-                },
-                "resume": resume_of(workflow.instance()),
-                "origin": session.origin,
-            }
-        )
-        answer = await workflow.execute_activity(
-            PREPARE_CHILD, ask.model_dump(mode="json"), **_QUICK
-        )
-        prepared = PreparedChild.model_validate(answer)
-        if prepared.seed is None:
-            raise Refused(prepared.refused_kind, prepared.refused)
-        return prepared
-
-    async def _start(
-        self, child_id: str, seed: SeedHeader, close: workflow.ParentClosePolicy
-    ) -> workflow.ChildWorkflowHandle[Any, Any]:
-        info = workflow.info()
-        again = self._session.heard_before(seed.prefix.upto) if seed.prefix else []
-        self._seeds[child_id] = seed.with_signals(len(again))
-        handle = await workflow.start_child_workflow(
-            info.workflow_type,
-            args=list(self._args),
-            id=child_id,
-            task_queue=info.task_queue,
-            result_type=RawValue,
-            cancellation_type=workflow.ChildWorkflowCancellationType.WAIT_CANCELLATION_COMPLETED,
-            parent_close_policy=close,
-            execution_timeout=info.execution_timeout,
-            run_timeout=info.run_timeout,
-            task_timeout=info.task_timeout,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            memo=workflow.memo() or None,
-            search_attributes=info.typed_search_attributes or None,
-            priority=info.priority,
-            static_summary=f"{seed.kind} {seed.branch} of {seed.session}",
-        )
-        for signal in again:
-            await handle.signal(signal.name, args=list(signal.args))
-        return handle
 
     def _started(
         self,
         kind: str,
         handle: workflow.ChildWorkflowHandle[Any, Any],
-        seed: SeedHeader,
-        target: list[str],
+        prepared: PreparedChild,
         request_id: str,
     ) -> StartedChild:
+        assert prepared.seed is not None
         child = ChildStatus.model_validate(
             {
                 "kind": kind,
                 "workflow_id": handle.id,
                 "run_id": handle.first_execution_run_id or "",
-                "thread": seed.thread,
-                "branch": seed.branch,
-                "seed": target,
+                "thread": prepared.seed.thread,
+                "branch": prepared.seed.branch,
+                "seed": prepared.target,
                 "request_id": request_id,
             }
         )
         self._session.children.append(child)
         handle.add_done_callback(lambda done: self._ended(handle.id, done))
         return StartedChild.model_validate(child.model_dump(exclude={"state"}))
+
+    def _follow(self, workflow_id: str) -> None:
+        self._running.add_done_callback(lambda done: self._ended(workflow_id, done))
 
     def _ended(self, workflow_id: str, done: asyncio.Future[Any]) -> None:
         if done.cancelled():
@@ -284,7 +253,7 @@ class Supervisor:
         err = done.exception()
         if err is None:
             self._mark(workflow_id, "completed")
-        elif isinstance(err, ChildWorkflowError) and isinstance(err.cause, CancelledError):
+        elif is_cancelled_exception(err):
             self._mark(workflow_id, "canceled")
         else:
             self._mark(workflow_id, "failed")

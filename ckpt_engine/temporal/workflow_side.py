@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from temporalio.worker import (
     ContinueAsNewInput,
     ExecuteWorkflowInput,
@@ -25,23 +25,23 @@ from temporalio.worker import (
 )
 
 from ..errors import InvalidRequest
+from .children import QUICK
 from .contract import (
+    ENGINE_ACTIVITIES,
     FORWARD_UPDATE,
     HEADER,
-    PREPARE_CHILD,
-    SUPERSEDE,
+    OUTCOME_FAILED,
     SeedHeader,
     SessionHeader,
 )
 from .policy import Policies
 from .replay_clock import ReplayClock
 from .rewindable import OWN_SIGNALS, OWN_UPDATES, Rewindable, resume_of
-from .session import Session, header_payload
+from .session import Session, header_payload, is_sent_again
+from .stand_in import tell_supervisor
 from .supervisor import Supervisor
 
 __all__ = ["CheckpointWorkflowInbound"]
-
-_OWN_ACTIVITIES = frozenset({FORWARD_UPDATE, PREPARE_CHILD, SUPERSEDE})
 
 
 class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
@@ -81,19 +81,25 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         self._bind()
         if not issubclass(input.type, Rewindable):
             return await self.next.execute_workflow(input)
+        self.session.args = input.args
         supervisor = Supervisor(self.session, lambda: self._body(input), input.args, self.seeds)
         try:
-            return await supervisor.run()
+            result = await supervisor.run()
         except workflow.ContinueAsNewError:
             # Requests may have been carried out since ``run`` asked for it.
             if self.continuing is not None:
                 self.continuing.headers = self.carried(self.continuing.headers)
             raise
+        except (FailureError, asyncio.CancelledError):
+            await tell_supervisor(self.session)
+            raise
+        await tell_supervisor(self.session)
+        return result
 
     async def _body(self, input: ExecuteWorkflowInput) -> Any:
         session = self.session
         if session.replaying:
-            await self._signals_again()
+            await self._sent_again()
             ReplayClock(
                 asyncio.get_running_loop(),
                 lambda: session.replaying,
@@ -101,22 +107,33 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
             )
         return await self.next.execute_workflow(input)
 
-    async def _signals_again(self) -> None:
-        """Wait for the signals from before the seed, so that the code finds what they set."""
+    async def _sent_again(self) -> None:
+        """Wait for the messages from before the seed, so that the code finds what they set."""
         session = self.session
         assert session.seed is not None
         assert session.seed.prefix is not None
         awaited = session.seed.prefix.signals
-        if len(session.heard) >= awaited:
+        if session.heard_again >= awaited:
             return
         try:
             await workflow.wait_condition(
-                lambda: len(session.heard) >= awaited, timeout=timedelta(minutes=5)
+                lambda: session.heard_again >= awaited, timeout=timedelta(minutes=5)
             )
         except TimeoutError:
             workflow.logger.warning(
-                "%d of %d earlier signals came again", len(session.heard), awaited
+                "%d of %d earlier messages came again", session.heard_again, awaited
             )
+            session.heard_again = awaited
+
+    async def _in_turn(self, headers: Mapping[str, Payload]) -> None:
+        """Let a new message wait until those from before the seed have come again."""
+        session = self.session
+        if is_sent_again(headers.get(HEADER)):
+            session.heard_again += 1
+            return
+        prefix = session.seed.prefix if session.seed else None
+        if prefix is not None and session.heard_again < prefix.signals:
+            await workflow.wait_condition(lambda: session.heard_again >= prefix.signals)
 
     def carried(self, headers: Mapping[str, Payload]) -> dict[str, Payload]:
         """Return the headers of the next run after continue-as-new."""
@@ -135,7 +152,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
             await self._pass_down(input)
             return
         else:
-            session.hear(input.signal, input.args)
+            await self._in_turn(input.headers)
         await self.next.handle_signal(input)
 
     async def _pass_up(self, input: HandleSignalInput, supervisor: str) -> None:
@@ -160,11 +177,15 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         with self.session.handler():
             async with self._forwarding() as active:
                 pass  # signals before it have arrived; those after it need not wait for its answer
-            return await workflow.execute_activity(
-                FORWARD_UPDATE,
-                args=[active, input.update, input.id, *input.args],
-                start_to_close_timeout=timedelta(hours=1),
-            )
+            try:
+                return await workflow.execute_activity(
+                    FORWARD_UPDATE, args=[active, input.update, input.id, *input.args], **QUICK
+                )
+            except ActivityError as err:
+                told = err.cause
+                if isinstance(told, ApplicationError) and told.type == OUTCOME_FAILED:
+                    raise (told.cause or told) from None
+                raise
 
     @asynccontextmanager
     async def _forwarding(self) -> AsyncIterator[str]:
@@ -194,6 +215,8 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
             input.args = list(input.args[:1])
         elif self.session.stopped:
             return await self._forward_update(input)
+        else:
+            await self._in_turn(input.headers)
         return await self.next.handle_update_handler(input)
 
     async def handle_query(self, input: HandleQueryInput) -> Any:
@@ -212,7 +235,7 @@ class _Outbound(WorkflowOutboundInterceptor):
         self._inbound = inbound
 
     def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:
-        if input.activity in _OWN_ACTIVITIES:
+        if input.activity in ENGINE_ACTIVITIES:
             return self.next.start_activity(input)
         queue = input.task_queue or workflow.info().task_queue
         policy = self._inbound.policies.of(input.activity, queue)
@@ -244,6 +267,8 @@ class _Outbound(WorkflowOutboundInterceptor):
         seed = self._inbound.seeds.pop(input.id, None)
         if seed is not None:
             input.headers = _with(input.headers, header_payload(SessionHeader(seed=seed)))
+        elif self._inbound.session.stopped:
+            raise asyncio.CancelledError("this line was left by a rewind")
         return await self.next.start_child_workflow(input)
 
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:

@@ -1,0 +1,157 @@
+"""The engine's own activities, registered on every worker with the plugin; they are no steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from temporalio import activity
+from temporalio.client import (
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowUpdateFailedError,
+)
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.service import RPCError, RPCStatusCode
+
+from ..errors import CheckpointError, Retryable
+from .again import send_again
+from .checkpoints import prepare_child, run_of
+from .contract import (
+    CANCELED,
+    FORWARD_UPDATE,
+    HAS_ENDED,
+    OUTCOME,
+    OUTCOME_FAILED,
+    PREPARE_CHILD,
+    SEND_AGAIN,
+    SUPERSEDE,
+    PrepareChild,
+    PreparedChild,
+    SendAgain,
+    Supersede,
+    parse,
+)
+from .failures import to_failure
+from .origin import ensure_origin
+
+if TYPE_CHECKING:
+    from .interceptor import Runtime
+
+__all__ = ["EngineActivities"]
+
+
+class EngineActivities:
+    """What supervisors ask of the engine and of the server.
+
+    Args:
+        runtime: Returns what the worker's activities share.
+    """
+
+    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+        self._runtime = runtime
+
+    def all(self) -> Sequence[Callable[..., Any]]:
+        """Return the activities to register."""
+        return [
+            self.prepare,
+            self.supersede,
+            self.send_again,
+            self.forward_update,
+            self.has_ended,
+            self.outcome,
+        ]
+
+    @activity.defn(name=PREPARE_CHILD)
+    async def prepare(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """Make the thread and first checkpoint of a child, or say why not."""
+        engine, client = self._runtime().engine, self._runtime().client
+        try:
+            request = parse(PrepareChild, ask)
+            if request.origin is not None:
+                run = replace(
+                    run_of(request),
+                    workflow_id=activity.info().workflow_id or "",
+                    run_id=activity.info().workflow_run_id or "",
+                    supervisor=None,
+                )
+                await ensure_origin(engine, client, request.active_thread, request.origin, run)
+                await engine.register_run(request.active_thread, run)
+            prepared = await prepare_child(engine, client, request)
+        except Retryable as err:
+            raise to_failure(err) from err
+        except CheckpointError as err:
+            prepared = PreparedChild(refused_kind=err.kind, refused=str(err))
+        return prepared.model_dump(mode="json")
+
+    @activity.defn(name=SUPERSEDE)
+    async def supersede(self, ask: dict[str, Any]) -> None:
+        """Put the thread of a rewind in the place of the one it leaves."""
+        request = parse(Supersede, ask)
+        try:
+            await self._runtime().engine.supersede(request.thread, request.by)
+        except CheckpointError as err:
+            raise to_failure(err) from err
+
+    @activity.defn(name=SEND_AGAIN)
+    async def send_again(self, ask: dict[str, Any]) -> None:
+        """Send the messages from before a seed to its child."""
+        try:
+            await send_again(self._runtime().client, parse(SendAgain, ask))
+        except RPCError as err:
+            if err.status != RPCStatusCode.NOT_FOUND:
+                raise  # where the child has ended already, nobody waits for them
+
+    @activity.defn(name=FORWARD_UPDATE)
+    async def forward_update(
+        self, workflow_id: str, update: str, update_id: str, *args: Any
+    ) -> Any:
+        """Send a user's update on to the workflow that runs now, and return its answer."""
+        handle = self._runtime().client.get_workflow_handle(workflow_id)
+        try:
+            return await handle.execute_update(update, args=list(args), id=update_id)
+        except WorkflowUpdateFailedError as err:
+            raise _told(err.cause) from err.cause
+        except RPCError as err:
+            if err.status != RPCStatusCode.NOT_FOUND:
+                raise
+            raise ApplicationError(
+                f"{workflow_id!r} has ended before it heard of the update {update!r}; send it to "
+                "the session's address again",
+                type="ended",
+                non_retryable=True,
+            ) from None
+
+    @activity.defn(name=HAS_ENDED)
+    async def has_ended(self, workflow_id: str) -> bool:
+        """Say whether a workflow has closed."""
+        try:
+            description = await self._runtime().client.get_workflow_handle(workflow_id).describe()
+        except RPCError as err:
+            if err.status != RPCStatusCode.NOT_FOUND:
+                raise
+            return True
+        return description.status != WorkflowExecutionStatus.RUNNING
+
+    @activity.defn(name=OUTCOME)
+    async def outcome(self, workflow_id: str) -> Any:
+        """Return the result of a workflow that has ended, or is about to."""
+        client = self._runtime().client
+        handle = client.get_workflow_handle(workflow_id, result_type=RawValue)
+        try:
+            return await handle.result()
+        except WorkflowFailureError as err:
+            if isinstance(err.cause, CancelledError):
+                raise ApplicationError("cancelled", type=CANCELED, non_retryable=True) from None
+            raise _told(err.cause) from err.cause
+        except RPCError as err:
+            if err.status != RPCStatusCode.NOT_FOUND:
+                raise
+            raise _told(err) from err
+
+
+def _told(cause: BaseException) -> ApplicationError:
+    """Return a failure that the activity is not retried for, whatever it passes on."""
+    return ApplicationError(str(cause), type=OUTCOME_FAILED, non_retryable=True)
