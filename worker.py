@@ -9,16 +9,19 @@ import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.worker import Worker
 
 from ckpt_agent.activities.agent import AgentActivities
 from ckpt_agent.workflows.agent import AgentWorkflow
+from ckpt_engine import Keyring
 from ckpt_engine.contrib.agent import load_agent
 from ckpt_engine.model import SnapshotTrigger
 from ckpt_engine.temporal import CheckpointPlugin, StepPolicy
+from ckpt_engine.temporal.encryption import data_converter
 
 if TYPE_CHECKING:
     from ckpt_engine.contrib.agent import AgentSpec
@@ -37,34 +40,62 @@ _HEARTBEAT = timedelta(seconds=2)
 
 
 class WorkerSettings(BaseSettings):
-    """What ``python worker.py`` reads from the environment (``CKPT_…``)."""
+    """What ``python worker.py`` reads from the environment (``CKPT_…``).
+
+    Where the Temporal server is follows Temporal's own conventions (``TEMPORAL_ADDRESS``,
+    ``TEMPORAL_API_KEY``, ``TEMPORAL_TLS_…``, ``TEMPORAL_PROFILE`` and its configuration file).
+
+    Attributes:
+        database_url: Where the checkpoints are.
+        keys: What content and payloads are encrypted with; see ``ckpt key``.
+        task_queue: The task queue.
+        agent: The agent, as ``module:object``.
+        shutdown_seconds: How long steps in flight may go on when the worker is stopped.
+    """
 
     model_config = SettingsConfigDict(env_prefix="CKPT_")
 
     database_url: str = "sqlite:///ckpt.db"
-    temporal_address: str = "127.0.0.1:7233"
-    namespace: str = "default"
+    keys: SecretStr = SecretStr("")
     task_queue: str = "ckpt-agent"
     agent: str = "ckpt_agent.activities.analyst:agent"
+    shutdown_seconds: float = Field(default=10.0, ge=0)
 
 
-async def connect(address: str, *, namespace: str = "default", database_url: str) -> Client:
+async def connect(
+    config: ClientConnectConfig, *, database_url: str, keys: Keyring | None = None
+) -> Client:
     """Return a client whose workers checkpoint every step in the given database."""
+    config.setdefault("target_host", "127.0.0.1:7233")
     return await Client.connect(
-        address,
-        namespace=namespace,
-        data_converter=pydantic_data_converter,
-        plugins=[CheckpointPlugin(database_url, policies=POLICIES)],
+        **config,
+        data_converter=data_converter(keys),
+        plugins=[CheckpointPlugin(database_url, policies=POLICIES, keys=keys)],
     )
 
 
-def make_worker(client: Client, agent: AgentSpec, *, task_queue: str) -> Worker:
-    """Return a worker that runs agents made of ``agent``; its tools may be sync or async."""
+def make_worker(
+    client: Client,
+    agent: AgentSpec,
+    *,
+    task_queue: str,
+    shutdown: timedelta = timedelta(seconds=10),
+) -> Worker:
+    """Return a worker that runs agents made of ``agent``; its tools may be sync or async.
+
+    Args:
+        client: One that :func:`connect` made.
+        agent: The agent.
+        task_queue: The task queue.
+        shutdown: How long steps in flight may go on when it is stopped; a commit that has begun
+            is always finished.
+    """
     return Worker(
         client,
         task_queue=task_queue,
         workflows=[AgentWorkflow],
         activities=AgentActivities(agent).all(),
+        graceful_shutdown_timeout=shutdown,
         activity_executor=concurrent.futures.ThreadPoolExecutor(16),
         # a rewind cancels the step in flight, which hears of it in the answer to a heartbeat
         max_heartbeat_throttle_interval=_HEARTBEAT,
@@ -75,12 +106,18 @@ def make_worker(client: Client, agent: AgentSpec, *, task_queue: str) -> Worker:
 async def main(settings: WorkerSettings | None = None) -> None:
     """Run a worker until it is interrupted; steps in flight commit before it ends."""
     settings = settings or WorkerSettings()
+    secret = settings.keys.get_secret_value()
     client = await connect(
-        settings.temporal_address,
-        namespace=settings.namespace,
+        ClientConfig.load_client_connect_config(),
         database_url=settings.database_url,
+        keys=Keyring.parse(secret) if secret else None,
     )
-    worker = make_worker(client, load_agent(settings.agent), task_queue=settings.task_queue)
+    worker = make_worker(
+        client,
+        load_agent(settings.agent),
+        task_queue=settings.task_queue,
+        shutdown=timedelta(seconds=settings.shutdown_seconds),
+    )
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

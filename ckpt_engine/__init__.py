@@ -29,6 +29,7 @@ from .errors import (
     ThreadNotFound,
     TooLarge,
     Unstorable,
+    WrongKey,
 )
 from .model import (
     Checkpoint,
@@ -58,6 +59,7 @@ from .model import (
 
 if TYPE_CHECKING:
     from .engine import CheckpointEngine
+    from .keys import Keyring
     from .merge import MISSING, MergeConflict
     from .quickstart import create_checkpoint_engine
     from .retention import KEEP_AGE, KEEP_ALL, KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
@@ -88,6 +90,7 @@ __all__ = [
     "InvalidRequest",
     "JoinedContent",
     "KeyChange",
+    "Keyring",
     "MergeConflict",
     "MergeConflictError",
     "MergeResult",
@@ -112,6 +115,7 @@ __all__ = [
     "Unstorable",
     "VerifyReport",
     "WorkflowRun",
+    "WrongKey",
     "create_checkpoint_engine",
     "new_checkpoint_id",
 ]
@@ -123,6 +127,7 @@ _LAZY = {
     "KEEP_MILESTONES": "retention",
     "MISSING": "merge",
     "CheckpointEngine": "engine",
+    "Keyring": "keys",
     "MergeConflict": "merge",
     "RetentionPolicy": "retention",
     "create_checkpoint_engine": "quickstart",

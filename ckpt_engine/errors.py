@@ -29,6 +29,7 @@ __all__ = [
     "ThreadNotFound",
     "TooLarge",
     "Unstorable",
+    "WrongKey",
 ]
 
 
@@ -102,6 +103,12 @@ class MergeConflictError(InvalidRequest):
     def __init__(self, message: str, conflicts: tuple[object, ...] = ()) -> None:
         super().__init__(message)
         self.conflicts = conflicts
+
+
+class WrongKey(InvalidRequest):
+    """What is encrypted cannot be read with the keys that were given."""
+
+    kind = "wrong-key"
 
 
 class Retryable(CheckpointError):

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PURE = {
-    f"ckpt_engine.{name}" for name in ("codec", "delta", "graph", "merge", "retention", "triggers")
+    f"ckpt_engine.{name}"
+    for name in ("codec", "delta", "graph", "keys", "merge", "retention", "triggers")
 }
 BASE = {"ckpt_engine.errors", "ckpt_engine.model"}
 IN_WORKFLOWS = {f"ckpt_engine.temporal.{name}" for name in ("contract", "session", "rewindable")}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -12,19 +12,29 @@ from ..model import Checkpoint, Thread
 from ..temporal.payloads import readable
 from .render import clean
 
+if TYPE_CHECKING:
+    from temporalio.api.common.v1 import Payload
+
 __all__ = ["describe", "message_lines"]
 
 _LONGEST = 400
 """Characters of one text that are shown unless everything is asked for."""
 
 
-def describe(checkpoint: Checkpoint, thread: Thread, *, everything: bool = False) -> Iterator[Text]:
+def describe(
+    checkpoint: Checkpoint,
+    thread: Thread,
+    *,
+    everything: bool = False,
+    decode: Callable[[Payload], Payload] | None = None,
+) -> Iterator[Text]:
     """Yield the lines that show a checkpoint.
 
     Args:
         checkpoint: It.
         thread: Its thread.
         everything: Leave no message out and cut no text.
+        decode: Undoes the encryption of payloads.
     """
     yield Text.assemble(("checkpoint ", "yellow"), (checkpoint.id, "bold yellow"))
     yield from _facts(checkpoint, thread)
@@ -38,7 +48,7 @@ def describe(checkpoint: Checkpoint, thread: Thread, *, everything: bool = False
     for number, message in enumerate(shown, skipped + 1):
         for line in message_lines(message, everything):
             yield Text(f"  {number:>3} ").append_text(line)
-    result = readable(checkpoint.tools_result)
+    result = readable(checkpoint.tools_result, decode)
     if result is not None:
         yield Text("result", "bold")
         yield Text(f"  {_short(result, everything)}")

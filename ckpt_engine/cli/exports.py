@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..model import Checkpoint, CheckpointInfo, CheckpointTree, Thread, WorkflowRun
 from ..temporal.payloads import readable
 from .render import clean, short_ids, thread_title
+
+if TYPE_CHECKING:
+    from temporalio.api.common.v1 import Payload
 
 __all__ = [
     "checkpoint_json",
@@ -40,13 +43,15 @@ def info_json(info: CheckpointInfo) -> dict[str, Any]:
     }
 
 
-def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return a whole checkpoint."""
+def checkpoint_json(
+    checkpoint: Checkpoint, decode: Callable[[Payload], Payload] | None = None
+) -> dict[str, Any]:
+    """Return a whole checkpoint; ``decode`` undoes the encryption of payloads."""
     return {
         **info_json(checkpoint),
         "messages": checkpoint.messages,
         "state": checkpoint.state,
-        "tools_result": readable(checkpoint.tools_result),
+        "tools_result": readable(checkpoint.tools_result, decode),
     }
 
 

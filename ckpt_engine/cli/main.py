@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from .commands import look, serve, start, travel
+from .commands import keys, look, serve, start, travel
 
 __all__ = ["app", "main"]
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_RUN, _LOOK, _TRAVEL = "Run", "Look", "Travel in time"
+_RUN, _LOOK, _TRAVEL, _OPERATE = "Run", "Look", "Travel in time", "Operate"
 
 app.command(rich_help_panel=_RUN)(start.demo)
 app.command(rich_help_panel=_RUN)(serve.up)
@@ -41,6 +41,7 @@ app.command(rich_help_panel=_LOOK)(look.tree)
 app.command(rich_help_panel=_LOOK)(look.version)
 app.command(rich_help_panel=_TRAVEL)(travel.rewind)
 app.command(rich_help_panel=_TRAVEL)(travel.branch)
+app.command(rich_help_panel=_OPERATE)(keys.key)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,14 @@ from .errors import CliError, Exit
 from .server.connection import CONNECT_SECONDS, Connection
 
 if TYPE_CHECKING:
+    from temporalio.api.common.v1 import Payload
     from temporalio.client import Client
 
     from ckpt_engine import CheckpointEngine
 
     from .settings import Settings
 
-__all__ = ["SessionRef", "connect", "database_path", "find_session", "open_engine"]
+__all__ = ["SessionRef", "connect", "database_path", "decoder", "find_session", "open_engine"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,18 @@ async def open_engine(
             "run an agent first (`ckpt demo`), or name another with --db or CKPT_DATABASE_URL",
             Exit.NO_DATABASE,
         )
-    async with await create_checkpoint_engine(settings.engine_url) as engine:
+    async with await create_checkpoint_engine(settings.engine_url, keys=settings.keyring) as engine:
         yield engine
+
+
+def decoder(settings: Settings) -> Callable[[Payload], Payload] | None:
+    """Return what undoes the encryption of payloads, where there are keys."""
+    keys = settings.keyring
+    if keys is None:
+        return None
+    from ..temporal.encryption import EncryptionCodec
+
+    return EncryptionCodec(keys).opened
 
 
 def database_path(url: str) -> Path | None:
@@ -91,14 +102,15 @@ async def connect(connection: Connection, **more: Any) -> Client:
         CliError: It does not answer.
     """
     from temporalio.client import Client
-    from temporalio.contrib.pydantic import pydantic_data_converter
     from temporalio.service import RPCError
 
+    from ..temporal.encryption import data_converter
+    from .settings import Settings
+
+    converter = data_converter(Settings().keyring)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            return await Client.connect(
-                **connection.config, data_converter=pydantic_data_converter, **more
-            )
+            return await Client.connect(**connection.config, data_converter=converter, **more)
     except (RuntimeError, TimeoutError, OSError, ValueError, RPCError) as err:
         raise CliError(
             f"no Temporal server answers at {connection.address} ({connection.source}): "

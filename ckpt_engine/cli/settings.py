@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from ..keys import Keyring
 
 __all__ = ["Settings"]
 
@@ -21,6 +25,9 @@ class Settings(BaseSettings):
         home: Folder of everything that is kept: checkpoints, the development server's database.
         cache: Folder of cached Temporal executables.
         database_url: Where the checkpoints are; ``checkpoints.db`` in ``home`` when absent.
+        keys: What content and payloads are encrypted with, as ``name:base64`` (see ``ckpt key``);
+            nothing is encrypted when absent. Only from the environment, so that no process list
+            shows it.
         task_queue: The task queue of the worker and of new agents.
         agent: The worker's agent, as ``module:object``; the shipped analyst when absent.
         temporal_cli: A Temporal executable to use and no other.
@@ -35,6 +42,7 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(platformdirs.user_cache_dir("ckpt-engine")) / "bin"
     )
     database_url: str = ""
+    keys: SecretStr = SecretStr("")
     task_queue: str = Field(default="ckpt-agent", min_length=1)
     agent: str | None = None
     temporal_cli: str | None = None
@@ -45,6 +53,18 @@ class Settings(BaseSettings):
     def engine_url(self) -> str:
         """The URL of the checkpoints."""
         return self.database_url or f"sqlite:///{self.home.expanduser() / 'checkpoints.db'}"
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """The keys, if there are any.
+
+        Raises:
+            InvalidRequest: They are not written as keys are.
+        """
+        from ..keys import Keyring
+
+        text = self.keys.get_secret_value()
+        return Keyring.parse(text) if text else None
 
     @property
     def server_database(self) -> Path:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         StartedChild,
         Target,
     )
+    from .encryption import EncryptionCodec
     from .plugin import CheckpointPlugin
     from .policy import StepPolicy
     from .rewindable import Rewindable
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BranchRequest",
     "CheckpointPlugin",
+    "EncryptionCodec",
     "NotAStep",
     "Overrides",
     "Refusal",
@@ -57,6 +59,7 @@ _HOME = {
     **dict.fromkeys(_CONTRACT.split(), "contract"),
     **dict.fromkeys(("NotAStep", "Step", "current_step"), "context"),
     "CheckpointPlugin": "plugin",
+    "EncryptionCodec": "encryption",
     "Rewindable": "rewindable",
     "Sessions": "sessions",
     "StepPolicy": "policy",

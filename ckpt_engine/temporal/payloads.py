@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -28,13 +29,20 @@ def from_stored(stored: Any) -> Payload | None:
     return Payload(metadata=stored["metadata"], data=stored["data"])
 
 
-def readable(stored: Any) -> Any:
-    """Return a stored result for people: JSON decoded, anything else described."""
+def readable(stored: Any, decode: Callable[[Payload], Payload] | None = None) -> Any:
+    """Return a stored result for people: JSON decoded, anything else described.
+
+    Args:
+        stored: The result as it is stored.
+        decode: Undoes the codec of an application that encrypts its payloads.
+    """
     if isinstance(stored, list):
-        return [readable(item) for item in stored]
+        return [readable(item, decode) for item in stored]
     payload = from_stored(stored)
     if payload is None:
         return stored
+    if decode is not None:
+        payload = decode(payload)
     encoding = payload.metadata.get("encoding", b"").decode(errors="replace")
     if encoding == "json/plain":
         try:

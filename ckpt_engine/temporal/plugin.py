@@ -27,7 +27,7 @@ from .policy import Policies, StepPolicy
 from .workflow_side import CheckpointWorkflowInbound
 
 if TYPE_CHECKING:
-    from ckpt_engine import CheckpointEngine, SnapshotConfig
+    from ckpt_engine import CheckpointEngine, Keyring, SnapshotConfig
 
 __all__ = ["CheckpointPlugin"]
 
@@ -42,6 +42,8 @@ class CheckpointPlugin(SimplePlugin):
     Args:
         engine_url: Where the checkpoints are kept, such as ``sqlite:///checkpoints.db``.
         config: How the engine takes snapshots.
+        keys: Encrypts the checkpoints' content at rest; give the same to an
+            :class:`~ckpt_engine.temporal.EncryptionCodec` for Temporal's own payloads.
         policies: Activity type (or ``type@queue``, or ``*``) to what is a step and what is kept.
         max_result_bytes: Largest encoded result of a step; above it the step fails, clearly and
             not retryably, with nothing stored. The server's own limit by default.
@@ -52,11 +54,13 @@ class CheckpointPlugin(SimplePlugin):
         engine_url: str,
         *,
         config: SnapshotConfig | None = None,
+        keys: Keyring | None = None,
         policies: Mapping[str, StepPolicy] | None = None,
         max_result_bytes: int = _BLOB_LIMIT,
     ) -> None:
         self._engine_url = engine_url
         self._config = config
+        self._keys = keys
         self._policies = Policies(dict(policies or {}))
         self._max_result_bytes = max_result_bytes
         self._engine: CheckpointEngine | None = None
@@ -131,7 +135,9 @@ class CheckpointPlugin(SimplePlugin):
 
         async with self._opening:
             if self._engine is None:
-                self._engine = await create_checkpoint_engine(self._engine_url, self._config)
+                self._engine = await create_checkpoint_engine(
+                    self._engine_url, self._config, keys=self._keys
+                )
             self._workers += 1
             return self._engine
 

@@ -6,10 +6,12 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from temporalio.client import Client, WorkflowFailureError
+from temporalio.envconfig import ClientConnectConfig
 from temporalio.testing import WorkflowEnvironment
 
 from ckpt_agent.activities.analyst import DEFAULT_QUESTION, SCRIPTED, analyst
@@ -52,9 +54,11 @@ async def running(
     env: WorkflowEnvironment, spec: AgentSpec, folder: Path, queue: str
 ) -> AsyncIterator[Running]:
     url = f"sqlite:///{folder}/ckpt.db"
-    address = env.client.service_client.config.target_host
-    client = await connect(address, namespace=env.client.namespace, database_url=url)
-    worker = make_worker(client, spec, task_queue=queue)
+    config = ClientConnectConfig(
+        target_host=env.client.service_client.config.target_host, namespace=env.client.namespace
+    )
+    client = await connect(config, database_url=url)
+    worker = make_worker(client, spec, task_queue=queue, shutdown=timedelta(0))
     async with worker, await create_checkpoint_engine(url) as engine:
         yield Running(client, engine, queue)
 

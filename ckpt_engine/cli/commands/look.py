@@ -119,7 +119,7 @@ def show(
     async def work() -> None:
         from ..describe import describe
         from ..exports import checkpoint_json
-        from ..opening import open_engine
+        from ..opening import decoder, open_engine
         from ..sessions import find_checkpoint
 
         settings, out = settings_from(home=home, database_url=db), Output(as_json)
@@ -127,9 +127,10 @@ def show(
             info = await find_checkpoint(engine, checkpoint)
             whole = await engine.get(info.id)
             thread = await engine.get_thread(whole.thread_id)
-        out.data(checkpoint_json(whole))
+        decode = decoder(settings)
+        out.data(checkpoint_json(whole, decode))
         if not as_json:
-            out.lines(describe(whole, thread, everything=full))
+            out.lines(describe(whole, thread, everything=full, decode=decode))
         short = whole.id[:7]
         out.following(f'ckpt rewind {short} --say "…"', f"ckpt branch {short} --name other")
 

@@ -195,9 +195,8 @@ async def a_worker(settings: Settings, connection: Connection) -> AsyncIterator[
     spec = load_agent(settings.agent or "ckpt_agent.activities.analyst:agent")
     async with open_engine(settings, create=True):
         pass  # a database that cannot be opened is an error now, not in the first step
-    client = await connect(
-        connection, plugins=[CheckpointPlugin(settings.engine_url, policies=POLICIES)]
-    )
+    plugin = CheckpointPlugin(settings.engine_url, policies=POLICIES, keys=settings.keyring)
+    client = await connect(connection, plugins=[plugin])
     running = asyncio.create_task(_run(make_worker(client, spec, task_queue=settings.task_queue)))
     try:
         yield running
