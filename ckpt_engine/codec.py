@@ -29,6 +29,7 @@ __all__ = [
     "LOG_PLACE",
     "MAX_BLOB",
     "MAX_DEPTH",
+    "NIL",
     "Blobs",
     "chain_over",
     "check_size",
@@ -71,6 +72,9 @@ _Ext = msgspec.msgpack.Ext
 _encode = msgspec.msgpack.Encoder().encode
 LOG_PLACE = _encode(_Ext(_LOG, b""))
 """Stands in a packed state for a list that is kept as a log."""
+_AS_THEY_ARE = frozenset((type(None), bool, float))
+NIL = _encode(None)
+"""``None``, packed."""
 _raw_list = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _raw_map = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 
@@ -84,13 +88,14 @@ class _RefusedError(Exception):
         self.path: list[str] = []
 
 
-def pack(value: Any, blobs: Blobs | None, where: str = "value") -> bytes:
+def pack(value: Any, blobs: Blobs | None, where: str = "value", place: int | None = None) -> bytes:
     """Return ``value`` packed; large strings and bytes go into ``blobs`` under their digest.
 
     Args:
         value: Any JSON value, bytes or pydantic model, or a list or object of them.
         blobs: Receives digest -> content of what is stored apart; nothing is when absent.
         where: What the value is called in an error message.
+        place: Its place in the list of that name.
 
     Raises:
         Unstorable: Some part of it cannot be stored; the message gives the path.
@@ -102,7 +107,8 @@ def pack(value: Any, blobs: Blobs | None, where: str = "value") -> bytes:
         except UnicodeEncodeError:
             return _encode(_clean(value, 0, blobs, strict=True))
     except _RefusedError as refused:
-        path = where + "".join(reversed(refused.path))
+        at = "" if place is None else f"[{place}]"
+        path = where + at + "".join(reversed(refused.path))
         raise Unstorable(f"{path}: {refused.why}") from None
 
 
@@ -147,7 +153,7 @@ def _clean(value: Any, depth: int, blobs: Blobs | None, *, strict: bool) -> Any:
         if kind is dict:
             return _clean_object(value, depth + 1, blobs, strict=strict)
         return _clean_array(value, depth + 1, blobs, strict=strict)
-    if value is None or kind is bool or kind is float:
+    if kind in _AS_THEY_ARE:
         return value
     if kind is int:
         return value if -(2**63) <= value < 2**64 else _big_int(value)
@@ -179,20 +185,25 @@ def _plain(value: Any) -> Any:
 
 def _clean_object(value: dict[Any, Any], depth: int, blobs: Blobs | None, *, strict: bool) -> Any:
     changed: dict[str, Any] = {}
-    for key, item in value.items():
-        try:
+    short = 0 if strict else BLOB_MIN
+    key: Any = None
+    try:
+        for key, item in value.items():
             if type(key) is not str:
                 if not isinstance(key, str):
                     raise _RefusedError(f"the key {key!r} is not a string")
                 changed[key] = item  # a subclass of str: rebuild below with plain keys
             if strict and not _encodable(key):
                 raise _RefusedError("a key with a lone surrogate cannot be stored")
+            kind = type(item)  # what most values are is spared the call
+            if (kind is str and len(item) < short) or kind in _AS_THEY_ARE:
+                continue
             new = _clean(item, depth, blobs, strict=strict)
-        except _RefusedError as refused:
-            refused.path.append(f"[{key!r}]")
-            raise
-        if new is not item:
-            changed[key] = new
+            if new is not item:
+                changed[key] = new
+    except _RefusedError as refused:
+        refused.path.append(f"[{key!r}]")
+        raise
     if not changed:
         return value
     return {str.__str__(key): changed.get(key, item) for key, item in value.items()}
@@ -200,16 +211,20 @@ def _clean_object(value: dict[Any, Any], depth: int, blobs: Blobs | None, *, str
 
 def _clean_array(value: list[Any], depth: int, blobs: Blobs | None, *, strict: bool) -> Any:
     out: list[Any] | None = None
-    for index, item in enumerate(value):
-        try:
-            new = _clean(item, depth, blobs, strict=strict)
-        except _RefusedError as refused:
-            refused.path.append(f"[{index}]")
-            raise
-        if new is not item and out is None:
-            out = value[:index]
-        if out is not None:
-            out.append(new)
+    short = 0 if strict else BLOB_MIN
+    index = 0
+    try:
+        for index, item in enumerate(value):
+            kind = type(item)  # what most values are is spared the call
+            plain = (kind is str and len(item) < short) or kind in _AS_THEY_ARE
+            new = item if plain else _clean(item, depth, blobs, strict=strict)
+            if new is not item and out is None:
+                out = value[:index]
+            if out is not None:
+                out.append(new)
+    except _RefusedError as refused:
+        refused.path.append(f"[{index}]")
+        raise
     return value if out is None else out
 
 
@@ -289,6 +304,8 @@ def join_array(items: Sequence[bytes | memoryview]) -> bytes:
 
 def join_map(items: Mapping[str, bytes]) -> bytes:
     """Return packed values by key as one packed object."""
+    if not items:
+        return b"\x80"
     parts = [_header(len(items), 0x80, 0xDE)]
     for key, value in items.items():
         parts.append(_encode(key))

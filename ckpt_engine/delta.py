@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .codec import join_array, join_map, split_array, split_map
+from .codec import NIL, join_array, join_map, split_array, split_map
 from .errors import Corrupted
 
 __all__ = ["State", "apply", "base_depth", "diff"]
@@ -23,7 +23,6 @@ State = Mapping[str, bytes]
 KEYFRAME_EVERY = 32
 _WORTH = 64  # bytes from which on a value is worth looking into
 _pack = msgspec.msgpack.encode
-_NIL = _pack(None)
 
 
 def base_depth(depth: int) -> int | None:
@@ -48,10 +47,14 @@ def diff(old: State, new: State) -> bytes:
             sets[key] = value
         else:
             patches[key] = patch
-    removed = [key for key in old if key not in new]
-    kept = [key for key in old if key in new]
-    natural = kept + [key for key in sets if key not in old]
-    order = _NIL if natural == list(new) else _pack(list(new))
+    before_keys, keys = list(old), list(new)
+    removed: list[str] = []
+    order = NIL
+    if before_keys != keys:
+        removed = [key for key in before_keys if key not in new]
+        natural = [key for key in before_keys if key in new]
+        natural += [key for key in sets if key not in old]
+        order = NIL if natural == keys else _pack(keys)
     return join_array([join_map(sets), join_map(patches), _pack(removed), order])
 
 

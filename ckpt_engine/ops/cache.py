@@ -24,12 +24,12 @@ class Lru(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """Return the value, if it is still here."""
-        with self._lock:
-            found = self._entries.get(key)
-            if found is None:
-                return None
+        try:
+            found = self._entries[key]
             self._entries.move_to_end(key)
-            return found[0]
+        except KeyError:  # not here, or another thread has just dropped it
+            return None
+        return found[0]
 
     def put(self, key: K, value: V, size: int = 1) -> None:
         """Keep a value of this size; a value above the limit is not kept."""

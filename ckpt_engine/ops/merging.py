@@ -124,12 +124,10 @@ class Merging(Writing):
             [ours, theirs],
             messages=merged.messages,
             state=merged.state,
-            rest={
-                "tools_result": None,
-                "next_node": None,
-                "summary": f"merge of {branch.branch}",
-                "metadata": {"merged": names[0]},
-            },
+            tools_result=None,
+            next_node=None,
+            summary=f"merge of {branch.branch}",
+            metadata={"merged": names[0]},
         )
         # what it adds belongs to the branch's own steps: a join must not count it twice
         for log in draft.logs.values():

@@ -92,6 +92,16 @@ def log_lengths(row: CheckpointRow | None) -> dict[str, tuple[int, bytes, int]]:
     return {MESSAGES: (row.length, row.chain, row.own), **{n: tuple(f) for n, f in others.items()}}
 
 
+def _log_end(row: CheckpointRow | None, name: str) -> tuple[int, bytes]:
+    """Return the length and chain of a checkpoint's log."""
+    if row is None:
+        return 0, codec.EMPTY_CHAIN
+    if name == MESSAGES:
+        return row.length, row.chain
+    length, chain, _ = log_lengths(row).get(name, (0, codec.EMPTY_CHAIN, 0))
+    return length, chain
+
+
 def appended(
     parent: CheckpointRow | None,
     name: str,
@@ -100,11 +110,12 @@ def appended(
     where: str,
 ) -> LogDraft:
     """Return a log to which the step appends ``values`` (after what a join copies)."""
-    length, chain, _ = log_lengths(parent).get(name, (0, codec.EMPTY_CHAIN, 0))
+    length, chain = _log_end(parent, name)
     blobs: codec.Blobs = {}
-    items = [codec.pack(v, blobs, f"{where}[{i}]") for i, v in enumerate(values)]
+    items = [codec.pack(v, blobs, where, i) for i, v in enumerate(values)]
     own = len(items)
-    items = [*copied, *items]
+    if copied:
+        items = [*copied, *items]
     return LogDraft(
         length, length, items, own, length + len(items), codec.chain_over(chain, items), blobs
     )
@@ -114,9 +125,9 @@ def replaced(
     source: Source, name: str, parent: CheckpointRow | None, values: Sequence[Any], where: str
 ) -> LogDraft:
     """Return a log given in full: what it shares with the parent's is kept."""
-    length, parent_chain, _ = log_lengths(parent).get(name, (0, codec.EMPTY_CHAIN, 0))
+    length, parent_chain = _log_end(parent, name)
     blobs: codec.Blobs = {}
-    items = [codec.pack(v, blobs, f"{where}[{i}]") for i, v in enumerate(values)]
+    items = [codec.pack(v, blobs, where, i) for i, v in enumerate(values)]
     keep, own = length, len(items) - length
     chain = codec.chain_over(codec.EMPTY_CHAIN, items[:length])
     if len(items) < length or chain != parent_chain:
@@ -132,12 +143,26 @@ def replaced(
 
 
 def next_state(
-    source: Source, parent: LoadedState, values: dict[str, bytes], *, deltas: bool
+    source: Source,
+    parent: LoadedState,
+    values: dict[str, bytes],
+    whole: bytes | None,
+    *,
+    deltas: bool,
 ) -> tuple[LoadedState, tuple[int | None, bytes] | None]:
-    """Return the state after the step, and (base, body) of its row if it needs one."""
+    """Return the state after the step, and (base, body) of its row if it needs one.
+
+    Args:
+        source: Where the states that it may differ from are found.
+        parent: The state before.
+        values: The state after.
+        whole: The same packed, where that is known.
+        deltas: Whether a difference may be stored.
+    """
     if values == parent.values and list(values) == list(parent.values):
         return parent, None
-    whole = codec.join_map(values)
+    if whole is None:
+        whole = codec.join_map(values)
     digest = codec.digest_of(whole)
     depth = parent.depth + 1
     wanted = base_depth(depth) if deltas and parent.pk is not None else None
@@ -153,8 +178,8 @@ def next_state(
     return LoadedState(None, None, 0, values, digest), (None, whole)
 
 
-def packed_state(values: Mapping[str, Any], blobs: codec.Blobs) -> dict[str, bytes]:
-    """Return an object's values packed by key.
+def packed_state(values: Mapping[str, Any], blobs: codec.Blobs) -> tuple[dict[str, bytes], bytes]:
+    """Return an object's values packed by key, and all of it packed.
 
     Raises:
         Unstorable: It is no object, or something in it cannot be stored.
@@ -162,7 +187,7 @@ def packed_state(values: Mapping[str, Any], blobs: codec.Blobs) -> dict[str, byt
     whole = codec.pack(values, blobs, "state")
     if not (0x80 <= whole[0] <= 0x8F or whole[0] in (0xDE, 0xDF)):
         raise Unstorable(f"state: an object is expected, not a {type(values).__name__}")
-    return codec.split_map(whole)
+    return codec.split_map(whole), whole
 
 
 def finish(
@@ -179,9 +204,9 @@ def finish(
     if metadata or next_node is not None or summary is not None:
         meta = codec.join_array(
             [
-                codec.pack(dict(metadata) if metadata else None, blobs, "metadata"),
-                codec.pack(next_node, blobs, "next_node"),
-                codec.pack(summary, blobs, "summary"),
+                codec.pack(dict(metadata), blobs, "metadata") if metadata else codec.NIL,
+                codec.NIL if next_node is None else codec.pack(next_node, blobs, "next_node"),
+                codec.NIL if summary is None else codec.pack(summary, blobs, "summary"),
             ]
         )
     result, fmt = _result(tools_result, log, blobs)

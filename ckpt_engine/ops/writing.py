@@ -84,25 +84,26 @@ class Writing(Collecting):
         if messages is not None and append is not None:
             raise InvalidRequest("give messages (all) or append (the new ones), not both")
         checkpoint_id = new_checkpoint_id()
-        build = partial(
-            self._snapshot_draft,
-            stored_id=id_to_bytes(checkpoint_id),
-            thread_id=thread_id,
-            messages=messages,
-            append=append,
-            state=state,
-            trigger=SnapshotTrigger(trigger),
-            parent_id=parent_checkpoint_id,
-            node=node,
-            tags=_checked_tags(tags),
-            rest={
-                "tools_result": tools_result,
-                "next_node": next_node,
-                "summary": summary,
-                "metadata": metadata,
-            },
-        )
-        await self._commit(thread_id, lambda _, source: build(source))
+        stored_id, named = id_to_bytes(checkpoint_id), _checked_tags(tags)
+
+        def build(late: bool, source: Source) -> Draft:
+            draft = self._snapshot_draft(
+                source,
+                thread_id,
+                parent_checkpoint_id,
+                messages=messages,
+                append=append or (),
+                state=state,
+                tools_result=tools_result,
+                next_node=next_node,
+                summary=summary,
+                metadata=metadata,
+            )
+            draft.id, draft.tags, draft.node = stored_id, named, node
+            draft.trigger = SnapshotTrigger(trigger)
+            return draft
+
+        await self._commit(thread_id, build)
         return checkpoint_id
 
     async def snapshot_safe(self, thread_id: str, **given: Any) -> str | None:
@@ -217,19 +218,7 @@ class Writing(Collecting):
         self._committed(placed)
 
     def _snapshot_draft(
-        self,
-        source: Source,
-        *,
-        stored_id: bytes,
-        thread_id: str,
-        messages: Sequence[Any] | None,
-        append: Sequence[Any] | None,
-        state: Mapping[str, Any] | None,
-        trigger: SnapshotTrigger,
-        parent_id: str | None,
-        node: str | None,
-        tags: tuple[str, ...],
-        rest: dict[str, Any],
+        self, source: Source, thread_id: str, parent_id: str | None, **content: Any
     ) -> Draft:
         thread = source.maybe_thread(thread_id)
         parent = None
@@ -237,19 +226,9 @@ class Writing(Collecting):
             parent = source.checkpoint(parent_id)
         elif thread is not None and thread.head is not None:
             parent = source.by_cid(thread.head)
-        draft = self._draft(
-            source,
-            Joined(parent),
-            [parent] if parent else [],
-            messages=messages,
-            append=append or (),
-            state=state,
-            rest=rest,
-        )
-        draft.id, draft.thread, draft.tags = stored_id, thread_id, tags
-        draft.step = parent.step + 1 if parent else 0
+        draft = self._draft(source, Joined(parent), [parent] if parent else [], **content)
+        draft.thread, draft.step = thread_id, parent.step + 1 if parent else 0
         draft.kind = "head" if parent_id is None else "parent"
-        draft.trigger, draft.node = trigger, node
         return draft
 
     def _step_draft(
@@ -278,12 +257,10 @@ class Writing(Collecting):
             append=step.append,
             state_set=step.state_set,
             state_delete=step.state_delete,
-            rest={
-                "tools_result": step.tools_result,
-                "next_node": step.next_node,
-                "summary": None if summary is None else str(summary),
-                "metadata": metadata,
-            },
+            tools_result=step.tools_result,
+            next_node=step.next_node,
+            summary=None if summary is None else str(summary),
+            metadata=metadata,
         )
         draft.id, draft.thread, draft.tags = stored_id, step.thread_id, _checked_tags(step.tags)
         draft.step, draft.kind, draft.first, draft.late = step.step, "step", step.first, late
@@ -318,7 +295,7 @@ class Writing(Collecting):
         state: Mapping[str, Any] | None = None,
         state_set: Mapping[str, Any] | None = None,
         state_delete: Sequence[str] = (),
-        rest: dict[str, Any],
+        **rest: Any,
     ) -> Draft:
         prefix = start.prefix
         copied = start.copied.get(MESSAGES, [])
@@ -328,16 +305,16 @@ class Writing(Collecting):
         else:
             logs[MESSAGES] = prepare.appended(prefix, MESSAGES, copied, append, "append")
         before = source.state(parents[0].state if parents else None)
-        values, state_blobs = self._values(
+        values, whole, state_blobs = self._values(
             source, start, before.values, logs, state, state_set, state_delete
         )
-        after, row = prepare.next_state(source, before, values, deltas=self.config.delta_snapshots)
+        after, row = prepare.next_state(
+            source, before, values, whole, deltas=self.config.delta_snapshots
+        )
         meta, result, fmt, blobs = prepare.finish(**rest, log=logs[MESSAGES])
-        size = sum(len(i) for log in logs.values() for i in log.items) + len(meta or b"")
-        size += len(row[1] if row else b"") + len(result or b"")
-        size += sum(len(b) for group in (blobs, state_blobs) for b in group.values())
-        size += sum(len(b) for log in logs.values() for b in log.blobs.values())
-        codec.check_size(size, self.config.max_snapshot_size_mb)
+        if self.config.max_snapshot_size_mb is not None:
+            size = _size([meta, result, row[1] if row else None], logs, [blobs, state_blobs])
+            codec.check_size(size, self.config.max_snapshot_size_mb)
         return Draft(
             id=b"",
             thread="",
@@ -367,33 +344,41 @@ class Writing(Collecting):
         state: Mapping[str, Any] | None,
         state_set: Mapping[str, Any] | None,
         state_delete: Sequence[str],
-    ) -> tuple[dict[str, bytes], codec.Blobs]:
-        """Return the packed state after the step; lists that are logs go to ``logs``."""
+    ) -> tuple[dict[str, bytes], bytes | None, codec.Blobs]:
+        """Return the packed state after the step by key, and as a whole where that is known.
+
+        Lists that are logs go to ``logs``.
+        """
         blobs: codec.Blobs = {}
         given = dict(state if state is not None else state_set or {})
-        names = [n for n in (*self.config.logs, *prepare.log_lengths(start.prefix)) if n]
-        for name in dict.fromkeys((*names, *start.copied)):
-            if name == MESSAGES:
-                continue
-            if isinstance(given.get(name), list) and name in given:
+        for name in self._log_names(start):
+            if isinstance(given.get(name), list):
                 items = given.pop(name)
                 logs[name] = prepare.replaced(source, name, start.prefix, items, f"state[{name!r}]")
             elif name in prepare.log_lengths(start.prefix) or name in start.copied:
                 copied = start.copied.get(name, [])
                 logs[name] = prepare.appended(start.prefix, name, copied, (), "state")
-        as_logs = [n for n in logs if n != MESSAGES]
-        packed = prepare.packed_state(given, blobs)
+        packed, whole = prepare.packed_state(given, blobs) if given else ({}, None)
         if state is not None:
-            values = {key: packed.get(key, codec.LOG_PLACE) for key in state}
-            return values, blobs
+            if len(packed) == len(state):
+                return packed, whole, blobs
+            return {key: packed.get(key, codec.LOG_PLACE) for key in state}, None, blobs
         values = dict(before if start.state is None else start.state)
         values.update(packed)
-        for name in as_logs:
+        for name in logs:
             if name in (state_set or {}) and name not in packed:
                 values[name] = codec.LOG_PLACE
         for key in state_delete:
             values.pop(key, None)
-        return values, blobs
+        return values, None, blobs
+
+    def _log_names(self, start: Joined) -> Sequence[str]:
+        """Return which keys of the state are, or are to be, logs."""
+        known = start.prefix is not None and start.prefix.logs is not None
+        if not (self.config.logs or known or start.copied):
+            return ()
+        names = (*self.config.logs, *prepare.log_lengths(start.prefix), *start.copied)
+        return [name for name in dict.fromkeys(names) if name != MESSAGES]
 
     def _known(self, source: Source, step: StepCommit) -> CommittedStep | None:
         row = source.maybe_checkpoint(id_to_bytes(step.checkpoint_id))
@@ -445,6 +430,15 @@ def _place_or_find(tx: Tx, draft: Draft) -> Placed | CheckpointRow:
             )
         make_root(tx, draft.thread, draft.at)
     return place(tx, draft)
+
+
+def _size(parts: list[bytes | None], logs: dict[str, LogDraft], blobs: list[codec.Blobs]) -> int:
+    """Return the bytes of a snapshot that are new."""
+    size = sum(len(part) for part in parts if part is not None)
+    size += sum(len(item) for log in logs.values() for item in log.items)
+    return size + sum(
+        len(b) for group in (*blobs, *(log.blobs for log in logs.values())) for b in group.values()
+    )
 
 
 def _metadata(source: Source, row: CheckpointRow) -> dict[str, Any]:
