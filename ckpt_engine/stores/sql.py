@@ -20,7 +20,7 @@ from ..errors import InvalidRequest, StoreBusy, StoreUnavailable
 from ..store import Tx
 from .grouped import GroupedStore, Write, run_group
 from .schema import check_version, first_facts, statements
-from .sqlite import Memory, SqliteTx, begin_immediate, translated
+from .sqlite import Memory, SqliteTx, begin_immediate, translated, when_free
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -96,7 +96,7 @@ class SqlStore(GroupedStore):
     def _prepare(self, db: sqlite3.Connection) -> None:
         # auto_vacuum only takes effect before the first table and before WAL
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL")
+        when_free(db, "PRAGMA journal_mode = WAL", self._timeout)
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA secure_delete = FAST")
         begin_immediate(db, self._timeout)

@@ -14,7 +14,7 @@ from ..store import TABLES, CheckpointRow, Cond, Meta, R, ThreadRow, sealed
 from .schema import FLOORS, floor_key
 from .transaction import HOT, SqlTx, hot_values, table_name, update_sql
 
-__all__ = ["Memory", "SqliteTx", "begin_immediate", "translated"]
+__all__ = ["Memory", "SqliteTx", "begin_immediate", "translated", "when_free"]
 
 _REMEMBERED = 10_000
 
@@ -132,13 +132,22 @@ def begin_immediate(connection: sqlite3.Connection, timeout: float) -> None:
     """Take the write lock, polling: SQLite's own waiting grows to 100 ms steps.
 
     Raises:
-        StoreBusy: Another process held it for longer than ``timeout`` seconds.
+        sqlite3.OperationalError: Another process held it for longer than ``timeout`` seconds.
+    """
+    when_free(connection, "BEGIN IMMEDIATE", timeout)
+
+
+def when_free(connection: sqlite3.Connection, statement: str, timeout: float) -> None:
+    """Run a statement once the lock that it needs is free; SQLite waits for some of them only.
+
+    Raises:
+        sqlite3.OperationalError: Another process held it for longer than ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     pause = 0.0002
     while True:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(statement)
         except sqlite3.OperationalError as err:
             if not _is_busy(err) or time.monotonic() >= deadline:
                 raise

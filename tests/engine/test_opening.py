@@ -1,0 +1,36 @@
+"""Several at once open a database that none of them has made yet."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+from ckpt_engine import create_checkpoint_engine
+
+OPENERS, ROUNDS = 8, 30
+
+
+def test_a_new_database_is_made_once_and_nobody_is_turned_away(tmp_path: Path) -> None:
+    barrier = Barrier(OPENERS)
+
+    def open_and_write(number: int, path: Path) -> str | None:
+        async def work() -> str | None:
+            async with await create_checkpoint_engine(f"sqlite:///{path}") as engine:
+                return await engine.snapshot(f"thread {number}", append=[{"n": number}])
+
+        barrier.wait()
+        return asyncio.run(work())
+
+    async def threads(path: Path) -> int:
+        async with await create_checkpoint_engine(f"sqlite:///{path}") as engine:
+            assert (await engine.verify()).ok
+            return len(await engine.list_sessions(limit=100))
+
+    with ThreadPoolExecutor(OPENERS) as pool:
+        for turn in range(ROUNDS):
+            path = tmp_path / f"{turn}.db"
+            ids = list(pool.map(open_and_write, range(OPENERS), [path] * OPENERS))
+            assert len(set(ids)) == OPENERS
+            assert asyncio.run(threads(path)) == OPENERS
