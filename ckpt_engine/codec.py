@@ -41,6 +41,7 @@ __all__ = [
     "join_array",
     "join_map",
     "pack",
+    "recompress",
     "references",
     "seal",
     "split_array",
@@ -384,6 +385,11 @@ def decompress(codec: int, body: bytes) -> bytes:
 def seal(content: bytes) -> bytes:
     """Return the body of a row with codec :data:`SEALED`."""
     return bytes(_compressor(3).compress(content))
+
+
+def recompress(codec: int, content: bytes) -> tuple[int, bytes]:
+    """Return (codec, body) of the changed content of a row that had this codec."""
+    return (SEALED, seal(content)) if codec == SEALED else compress(content)
 
 
 def compress_against(content: bytes, dictionary: bytes) -> bytes | None:

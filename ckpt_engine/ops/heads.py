@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..errors import Conflict, InvalidRequest, NotInSession, ThreadNotFound
+from ..errors import Conflict, Erased, InvalidRequest, NotInSession, ThreadNotFound
 from ..model import id_from_bytes
 from ..store import CheckpointRow, HeadMoveRow, Lineage, ThreadRow, Tx
 from .source import Source
@@ -56,13 +56,16 @@ def undo(tx: Tx, source: Source, thread_name: str, now: int) -> Moved:
 
     Raises:
         InvalidRequest: There is none.
+        Erased: The checkpoint to go back to was erased.
     """
     thread = source.thread(thread_name)
     moves = tx.find(HeadMoveRow, thread=thread.pk, order="-no")
     undone = {move.undoes for move in moves}
     for move in moves:
         if move.why == "rewind" and move.no not in undone and move.from_id is not None:
-            target = source.by_cid(move.from_id)
+            target = tx.one(CheckpointRow, cid=move.from_id)
+            if target is None:
+                raise Erased(f"what the last rewind of thread {thread_name!r} left was erased")
             return _move(tx, source, thread, target, "undo", move.no, now)
     raise InvalidRequest(f"thread {thread_name!r} has no rewind to undo")
 

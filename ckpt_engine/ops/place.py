@@ -37,11 +37,15 @@ OWNER = {"batch": 0, "state": 1, "checkpoint": 2}
 
 
 class StaleError(Conflict):
-    """What the draft was prepared for has changed: prepare it again, ``late`` or not."""
+    """What the draft was prepared for has changed: prepare it again, ``late`` or not.
 
-    def __init__(self, *, late: bool = False) -> None:
+    ``forgotten``: what is remembered of it is out of date, since a part of it was erased.
+    """
+
+    def __init__(self, *, late: bool = False, forgotten: bool = False) -> None:
         super().__init__("another write was first")
         self.late = late
+        self.forgotten = forgotten
 
 
 class Placed(NamedTuple):
@@ -99,8 +103,11 @@ def _check_parents(tx: Tx, draft: Draft, thread: ThreadRow) -> bool:
     for number, parent in enumerate(draft.parents):
         if number == 0 and parent.cid == thread.open_tip:
             continue  # the end of this thread's own line: it is kept, and it is here
-        if tx.checkpoint(parent.id) is None:
+        stored = tx.checkpoint(parent.id)
+        if stored is None:
             raise CheckpointNotFound(f"there is no checkpoint {id_from_bytes(parent.id)} any more")
+        if stored.state != parent.state:
+            raise StaleError(late=draft.late, forgotten=True)
         owner = _owner(tx, parent)
         if owner.session != thread.session:
             raise NotInSession(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ..errors import CheckpointNotFound, InvalidRequest, NotInSession, ThreadNotFound
-from ..model import ID_LENGTH, CheckpointInfo, Thread, WorkflowRun, id_from_bytes
+from ..errors import CheckpointNotFound, Erased, InvalidRequest, NotInSession, ThreadNotFound
+from ..model import ID_LENGTH, CheckpointInfo, Thread, WorkflowRun, id_from_bytes, id_to_bytes
 from ..store import CheckpointRow, In, Pin, RunRow, TagRow, ThreadRow, Tx, Upto
 from . import heads, read
 from .base import EngineBase
@@ -15,6 +16,7 @@ from .pins import drop_pins, put_pins
 from .prepare import now_ms
 from .roots import make_root
 from .source import Source
+from .tombstones import check_unerased
 from .walk import session_lineages
 
 __all__ = ["Registry"]
@@ -24,11 +26,16 @@ class Registry(EngineBase):
     """The verbs that name things."""
 
     async def create_thread(self, thread_id: str, *, created_at: datetime | None = None) -> Thread:
-        """Make a root thread without checkpoints; return the one there is, if there is one."""
+        """Make a root thread without checkpoints; return the one there is, if there is one.
+
+        The name of a thread that was erased is taken into use again.
+        """
         at = now_ms() if created_at is None else _millis(created_at)
-        row = await self._read(lambda source: source.maybe_thread(thread_id))
+        row = None
+        with contextlib.suppress(Erased):
+            row = await self._read(lambda source: source.maybe_thread(thread_id))
         if row is None:
-            row = await self._write(lambda tx, _: make_root(tx, thread_id, at))
+            row = await self._write(lambda tx, _: make_root(tx, thread_id, at, anew=True))
         made = row
         return (await self._read(lambda source: read.threads(source, [made])))[0]
 
@@ -175,6 +182,7 @@ class Registry(EngineBase):
 
         Raises:
             CheckpointNotFound: There is none.
+            Erased: It is the whole id of one that was erased.
             NotInSession: It is a whole id, of a checkpoint of another session.
             InvalidRequest: These are no digits of an id, too few, or not unique.
         """
@@ -183,6 +191,8 @@ class Registry(EngineBase):
 
         def find(source: Source) -> CheckpointInfo:
             rows = _matching(source, ref, session_id)
+            if not rows and len(ref) == ID_LENGTH:
+                check_unerased(source.tx, id_to_bytes(ref), f"checkpoint {ref}")
             if not rows:
                 whole = session_id is not None and len(ref) == ID_LENGTH
                 if whole and _matching(source, ref, None):

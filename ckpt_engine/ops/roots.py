@@ -6,6 +6,7 @@ from ..errors import NameTaken
 from ..model import id_from_bytes
 from ..store import CheckpointRow, ThreadRow, Tx
 from .source import Source, check_name
+from .tombstones import check_unerased, thread_key, unbury
 
 __all__ = ["MAIN", "make_branch", "make_root"]
 
@@ -13,12 +14,25 @@ MAIN = "main"
 """Branch name of a root thread."""
 
 
-def make_root(tx: Tx, name: str, at: int) -> ThreadRow:
-    """Make a root thread, or return the one there is."""
+def make_root(tx: Tx, name: str, at: int, *, anew: bool = False) -> ThreadRow:
+    """Make a root thread, or return the one there is.
+
+    Args:
+        tx: The transaction.
+        name: Its id.
+        at: The time.
+        anew: Whether the name of an erased thread may be used again.
+
+    Raises:
+        Erased: A thread of this name was erased (unless ``anew``).
+    """
     known = tx.thread(name)
     if known is not None:
         return known
     check_name(name, "a thread id")
+    if not anew:
+        what = f"thread {name!r} (create_thread takes the name into use again)"
+        check_unerased(tx, thread_key(name), what)
     pk = tx.next_pk(ThreadRow)
     return _insert(tx, _new(pk, name, pk, MAIN, at))
 
@@ -78,5 +92,6 @@ def _new(pk: int, name: str, session: int, branch: str, at: int) -> ThreadRow:
 
 
 def _insert(tx: Tx, row: ThreadRow) -> ThreadRow:
+    unbury(tx, row.name)
     tx.insert(row)
     return row

@@ -29,6 +29,7 @@ from ..store import (
     Upto,
 )
 from .cache import Lru
+from .tombstones import check_unerased, thread_key
 
 __all__ = [
     "MESSAGES",
@@ -167,11 +168,13 @@ class Source:
 
         Raises:
             ThreadNotFound: There is none of this name.
+            Erased: It was erased.
         """
         row = self._caches.threads.get(name) if self._tx is None else self.tx.thread(name)
         if row is None:
             row = self.tx.thread(name)
         if row is None:
+            check_unerased(self.tx, thread_key(name), f"thread {name!r}")
             raise ThreadNotFound(f"there is no thread {name!r}")
         if self._keep:
             self._caches.threads.put(name, row)
@@ -211,9 +214,11 @@ class Source:
         Raises:
             InvalidRequest: This is no id.
             CheckpointNotFound: No checkpoint has it.
+            Erased: It was erased.
         """
         row = self.maybe_checkpoint(id_to_bytes(checkpoint_id))
         if row is None:
+            check_unerased(self.tx, id_to_bytes(checkpoint_id), f"checkpoint {checkpoint_id}")
             raise CheckpointNotFound(f"there is no checkpoint {checkpoint_id}")
         return row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..graph import GraphNode, nearest_kept
@@ -12,8 +12,6 @@ from ..model import id_from_bytes
 from ..store import (
     Above,
     Batch,
-    Blob,
-    BlobRef,
     CheckpointRow,
     Edge,
     In,
@@ -28,8 +26,21 @@ from .pins import drop_pins
 from .place import OWNER, StaleError, digest_of_row
 from .prepare import log_lengths
 from .source import Source, inherited_pieces
+from .trimming import Intervals, live_parts, release, trim
 
-__all__ = ["Session", "Sweep", "drop_checkpoints", "drop_content", "load", "sweep_for"]
+__all__ = [
+    "Session",
+    "Sweep",
+    "dead_batches",
+    "dead_lineages",
+    "drop_checkpoints",
+    "drop_content",
+    "live_intervals",
+    "load",
+    "relinked",
+    "sweep_for",
+    "with_bases",
+]
 
 
 @dataclass(slots=True)
@@ -60,6 +71,7 @@ class Sweep:
         relink: Checkpoint that stays -> its parents from the second one on.
         states: State rows that nothing needs any more, the newest first.
         batches: Batches that nothing needs any more.
+        trims: Batches of which over half is dead -> what is live in them.
         lineages: Lineages likewise.
         newest: The newest checkpoint there was when this was planned.
         items_kept: Messages of dropped checkpoints that others still need.
@@ -69,10 +81,10 @@ class Sweep:
     relink: dict[int, list[int]]
     states: list[int]
     batches: list[int]
+    trims: dict[int, Intervals]
     lineages: list[int]
     newest: int
     items_kept: int
-    lineages_kept: list[int] = field(default_factory=list)
 
 
 def load(source: Source, session: int) -> Session:
@@ -103,23 +115,22 @@ def sweep_for(tx: Tx, session: Session, dropped: Collection[str]) -> Sweep:
     gone = set(dropped)
     kept = [row for i, row in session.by_id.items() if i not in gone]
     dead = [session.by_id[i] for i in dropped]
-    live = _live_intervals(session, kept)
-    batches, items = _dead_batches(tx, session, live)
+    live = live_intervals(session, kept)
+    batches, trims, items = dead_batches(tx, session, live, share=0.5)
     own = sum(max(row.own, 0) for row in dead)
-    lineages, holding = _dead_lineages(session, kept, live)
     return Sweep(
         cids=[row.cid for row in dead],
-        relink=_relinked(session, gone),
+        relink=relinked(session, gone),
         states=_dead_states(tx, kept, dead),
         batches=batches,
-        lineages=lineages,
+        trims=trims,
+        lineages=dead_lineages(session, kept, live),
         newest=max(session.rows, default=0),
         items_kept=max(0, own - items),
-        lineages_kept=holding,
     )
 
 
-def _relinked(session: Session, gone: set[str]) -> dict[int, list[int]]:
+def relinked(session: Session, gone: set[str]) -> dict[int, list[int]]:
     """Return the further parents of checkpoints whose old ones are dropped, where that matters."""
     found: dict[int, list[int]] = {}
     for child, parents in session.parents.items():
@@ -154,79 +165,95 @@ def _on_line(session: Session, start: str, gone: set[str]) -> str | None:
     return at
 
 
-def _live_intervals(
+def live_intervals(
     session: Session, kept: Iterable[CheckpointRow]
-) -> dict[tuple[int, str], list[tuple[int, int]]]:
+) -> dict[tuple[int, str], Intervals]:
     """Return (lineage, log) -> the intervals of its own rows that someone reads."""
     longest: dict[tuple[int, str], int] = defaultdict(int)
     for row in kept:
         for name, (length, _, _) in log_lengths(row).items():
             longest[row.lineage, name] = max(longest[row.lineage, name], length)
-    live: dict[tuple[int, str], list[tuple[int, int]]] = defaultdict(list)
+    live: dict[tuple[int, str], Intervals] = defaultdict(list)
     for (lineage, name), length in longest.items():
         at = 0
         for piece in inherited_pieces(session.lineages[lineage]).get(name, []):
             if at < length:
-                live[piece.lineage, name].append((piece.start, piece.stop))
+                stop = min(piece.stop, piece.start + length - at)
+                live[piece.lineage, name].append((piece.start, stop))
             at += piece.stop - piece.start
         if at < length:
             live[lineage, name].append((at, length))
     return live
 
 
-def _dead_batches(
-    tx: Tx, session: Session, live: dict[tuple[int, str], list[tuple[int, int]]]
-) -> tuple[list[int], int]:
+def dead_batches(
+    tx: Tx, session: Session, live: dict[tuple[int, str], Intervals], *, share: float
+) -> tuple[list[int], dict[int, Intervals], int]:
+    """Return what of the batches nobody reads.
+
+    Args:
+        tx: The transaction.
+        session: Whose batches.
+        live: What survivors read.
+        share: Rows of which more than this is dead are worth cutting.
+
+    Returns:
+        Rows that go; rows to cut -> what is live in them; how many messages go with both.
+    """
     batches: list[int] = []
+    trims: dict[int, Intervals] = {}
     items = 0
     for pk in session.lineages:
         for row in tx.find(Batch, lineage=pk):
-            intervals = live.get((pk, row.log), ())
-            if not any(start < row.pos + row.n and row.pos < stop for start, stop in intervals):
+            parts = live_parts(row, live.get((pk, row.log), ()))
+            dead = row.n - sum(stop - start for start, stop in parts)
+            if not parts:
                 batches.append(row.pk)
-                items += row.n if row.log == "" else 0
-    return batches, items
+            elif dead > share * row.n:
+                trims[row.pk] = parts
+            else:
+                continue
+            items += dead if row.log == "" else 0
+    return batches, trims, items
 
 
-def _dead_lineages(
-    session: Session,
-    kept: list[CheckpointRow],
-    live: dict[tuple[int, str], list[tuple[int, int]]],
-) -> tuple[list[int], list[int]]:
-    """Return lineages that go, and those that stay only for what others read of them."""
-    occupied = {row.lineage for row in kept}
-    needed = occupied | {lineage for lineage, _ in live}
+def dead_lineages(
+    session: Session, kept: list[CheckpointRow], live: dict[tuple[int, str], Intervals]
+) -> list[int]:
+    """Return the lineages that hold no survivor, nothing that one reads, and lead to none."""
+    needed = {row.lineage for row in kept} | {lineage for lineage, _ in live}
     waiting = list(needed)
     while waiting:
         parent = session.lineages[waiting.pop()].parent
         if parent is not None and parent not in needed and parent in session.lineages:
             needed.add(parent)
             waiting.append(parent)
-    return [pk for pk in session.lineages if pk not in needed], sorted(needed - occupied)
+    return [pk for pk in session.lineages if pk not in needed]
 
 
 def _dead_states(tx: Tx, kept: list[CheckpointRow], dead: list[CheckpointRow]) -> list[int]:
     bases: dict[int, int | None] = {}
-
-    def closure(start: set[int]) -> set[int]:
-        found: set[int] = set()
-        level = start
-        while level:
-            unknown = [pk for pk in level if pk not in bases]
-            bases.update({row.pk: row.base for row in tx.find(StateRow, pk=In(unknown))})
-            found |= level
-            level = {b for pk in level if (b := bases.get(pk)) is not None and b not in found}
-        return found
-
-    used = closure({row.state for row in kept if row.state is not None})
-    doomed = closure({row.state for row in dead if row.state is not None}) - used
+    used = with_bases(tx, {row.state for row in kept if row.state is not None}, bases)
+    doomed = with_bases(tx, {row.state for row in dead if row.state is not None}, bases) - used
     return sorted(doomed, reverse=True)
+
+
+def with_bases(tx: Tx, states: set[int], bases: dict[int, int | None]) -> set[int]:
+    """Return states and all that they are deltas against; ``bases`` gathers state -> base."""
+    found: set[int] = set()
+    level = states
+    while level:
+        unknown = [pk for pk in level if pk not in bases]
+        bases.update({row.pk: row.base for row in tx.find(StateRow, pk=In(unknown))})
+        found |= level
+        level = {b for pk in level if (b := bases.get(pk)) is not None and b not in found}
+    return found
 
 
 # --- writes ---
 
 
-def drop_checkpoints(tx: Tx, sweep: Sweep, cids: list[int], *, forced: bool = False) -> None:
+def drop_checkpoints(tx: Tx, sweep: Sweep, cids: list[int]) -> None:
     """Remove checkpoints, unless something has come to need them since the plan was made.
 
     Raises:
@@ -234,8 +261,7 @@ def drop_checkpoints(tx: Tx, sweep: Sweep, cids: list[int], *, forced: bool = Fa
     """
     rows = tx.find(CheckpointRow, cid=In(cids))
     lineages = {pk.pk: pk for pk in tx.find(Lineage, pk=In(list({row.lineage for row in rows})))}
-    if not forced:
-        _check_unneeded(tx, sweep, cids)
+    _check_unneeded(tx, sweep, cids)
     for child in [cid for cid in sweep.relink if cid not in set(sweep.cids)]:
         _relink(tx, child, sweep.relink.pop(child))
     drop_pins(tx, tx.find(Pin, checkpoint=In(cids)))
@@ -244,7 +270,7 @@ def drop_checkpoints(tx: Tx, sweep: Sweep, cids: list[int], *, forced: bool = Fa
         tx.update(thread._replace(n_cp=thread.n_cp - per_thread[thread.pk]))
     tx.delete(Edge, child=In(cids))
     tx.delete(CheckpointRow, cid=In(cids))
-    _release(tx, OWNER["checkpoint"], cids)
+    release(tx, OWNER["checkpoint"], cids)
 
 
 def _check_unneeded(tx: Tx, sweep: Sweep, cids: list[int]) -> None:
@@ -283,17 +309,10 @@ def drop_content(tx: Tx, sweep: Sweep) -> None:
     for start in range(0, len(sweep.states), 400):
         some = sweep.states[start : start + 400]
         tx.delete(StateRow, pk=In(some))
-        _release(tx, OWNER["state"], some)
+        release(tx, OWNER["state"], some)
+    for pk, parts in sweep.trims.items():
+        for batch in tx.find(Batch, pk=pk):  # unless it was packed meanwhile
+            trim(tx, batch, parts)
     tx.delete(Batch, pk=In(sweep.batches))
-    _release(tx, OWNER["batch"], sweep.batches)
+    release(tx, OWNER["batch"], sweep.batches)
     tx.delete(Lineage, pk=In(sweep.lineages))
-
-
-def _release(tx: Tx, kind: int, owners: list[int]) -> None:
-    """Remove references to blobs, and the blobs that nothing holds any more."""
-    held = {ref.blob for ref in tx.find(BlobRef, owner_kind=kind, owner=In(owners))}
-    if not held:
-        return
-    tx.delete(BlobRef, owner_kind=kind, owner=In(owners))
-    still = {ref.blob for ref in tx.find(BlobRef, blob=In(list(held)))}
-    tx.delete(Blob, pk=In(list(held - still)))

@@ -7,11 +7,13 @@ what was to be erased.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from ..codec import digest_of
+from ..errors import Erased
 from ..store import Meta, Tombstone, Tx
 
-__all__ = ["TOMBSTONES", "erased_at", "put_tombstones", "thread_key", "unbury"]
+__all__ = ["TOMBSTONES", "check_unerased", "is_erased", "put_tombstones", "thread_key", "unbury"]
 
 TOMBSTONES = "tombstones"
 """The fact that says how many there are."""
@@ -39,10 +41,21 @@ def unbury(tx: Tx, name: str) -> None:
         _count(tx, -gone)
 
 
-def erased_at(tx: Tx, key: bytes) -> int | None:
-    """Return when the checkpoint or thread of this key was erased; ``None`` if it was not."""
+def is_erased(tx: Tx, key: bytes) -> bool:
+    """Tell whether the checkpoint or thread of this key was erased."""
+    return tx.one(Tombstone, key=key) is not None
+
+
+def check_unerased(tx: Tx, key: bytes, what: str) -> None:
+    """Refuse what is not there because it was erased.
+
+    Raises:
+        Erased: With the time.
+    """
     row = tx.one(Tombstone, key=key)
-    return None if row is None else row.at
+    if row is not None:
+        at = datetime.fromtimestamp(row.at / 1000, UTC)
+        raise Erased(f"{what} was erased on {at:%Y-%m-%d at %H:%M} UTC; its content is gone")
 
 
 def _count(tx: Tx, change: int) -> None:

@@ -18,16 +18,17 @@ from ..model import (
     id_to_bytes,
     new_checkpoint_id,
 )
-from ..store import CheckpointRow, Expect, Tx
+from ..store import CheckpointRow, Expect, In, Tx
 from ..triggers import wanted
 from . import prepare
-from .collecting import Collecting
+from .forgetting import Forgetting
 from .join import Joined, join
 from .place import Placed, StaleError, place
 from .prepare import Draft, LogDraft
 from .read import result_of, unpack_state
 from .roots import make_root
 from .source import MESSAGES, Source
+from .tombstones import check_unerased, thread_key
 from .walk import own_rows
 
 __all__ = ["Writing"]
@@ -36,7 +37,7 @@ _log = logging.getLogger("ckpt_engine")
 _ATTEMPTS = 100
 
 
-class Writing(Collecting):
+class Writing(Forgetting):
     """The verbs that add checkpoints."""
 
     async def snapshot(
@@ -201,6 +202,8 @@ class Writing(Collecting):
             except StaleError as stale:
                 late = stale.late
                 self._caches.threads.drop(thread)
+                if stale.forgotten:
+                    self._caches.clear()
                 continue
             except CheckpointNotFound:
                 self._caches.clear()
@@ -281,7 +284,8 @@ class Writing(Collecting):
         if below:
             return [max(below, key=lambda row: (row.step, row.id))], missing
         heads = [cid for cid in (thread.origin, thread.turned, thread.head) if cid is not None]
-        lower = [row for cid in heads if (row := source.by_cid(cid)).step < step.step]
+        left = source.tx.find(CheckpointRow, cid=In(heads))
+        lower = [row for cid in heads for row in left if row.cid == cid and row.step < step.step]
         return lower[:1], missing
 
     def _draft(
@@ -425,6 +429,7 @@ def _place_or_find(tx: Tx, draft: Draft) -> Placed | CheckpointRow:
             return known
     elif tx.thread(draft.thread) is None:
         if draft.parents:
+            check_unerased(tx, thread_key(draft.thread), f"thread {draft.thread!r}")
             raise InvalidRequest(
                 f"there is no thread {draft.thread!r}: branch makes one from a checkpoint"
             )

@@ -2,6 +2,7 @@
 
 from .contract_branching import BranchingContract
 from .contract_capture import CaptureContract
+from .contract_forget import ForgetContract
 from .contract_retention import RetentionContract
 from .contract_steps import StepContract
 from .contract_verbs import VerbContract
@@ -10,6 +11,11 @@ __all__ = ["EngineContract"]
 
 
 class EngineContract(
-    VerbContract, BranchingContract, StepContract, CaptureContract, RetentionContract
+    VerbContract,
+    BranchingContract,
+    StepContract,
+    CaptureContract,
+    RetentionContract,
+    ForgetContract,
 ):
     """The promises of :class:`~ckpt_engine.CheckpointEngine`, as tests."""

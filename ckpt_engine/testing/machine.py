@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ..errors import InvalidRequest, MergeConflictError, NameTaken
+from ..errors import Erased, InvalidRequest, MergeConflictError, NameTaken
 from ..graph import GraphNode, ancestors, is_ancestor
 from ..merge import Content, base_ids, find_base, merge_content, resolve_base
 from ..retention import KEEP_AGE, KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
@@ -256,7 +256,11 @@ class EngineMachine(RuleBasedStateMachine):
         if not moved.undoable:
             with_error(self.run, self.engine.undo(thread), InvalidRequest)
             return
-        old = moved.undoable.pop()
+        old = moved.undoable[-1]
+        if old in self.erased:
+            with_error(self.run, self.engine.undo(thread), Erased)
+            return
+        moved.undoable.pop()
         assert self.run(self.engine.undo(thread)).checkpoint.id == old
         moved.head = old
 
@@ -300,7 +304,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 class CollectingMachine(EngineMachine):
-    """The same with collections in between; no survivor may be touched by one."""
+    """The same with collections and erasures in between; no survivor may be touched by one."""
 
     @rule(data=st.data(), policy=_policies)
     def collect(self, data: st.DataObject, policy: RetentionPolicy) -> None:
@@ -313,10 +317,57 @@ class CollectingMachine(EngineMachine):
         protected = {line.head for line in lines} | {line.origin for line in lines}
         protected |= {i for i, kept in self.kept.items() if kept.tags}
         protected |= {i for line in lines for i in line.undoable}
+        protected -= self.erased
         followed = {p for kept in self.kept.values() for p in kept.parents}
         protected |= set(self.kept) - followed
         assert not dropped & protected
         self.forget_model(dropped)
+
+    @rule(data=st.data(), total=st.integers(0, 3).map(lambda n: n == 0))
+    def forget(self, data: st.DataObject, total: bool) -> None:
+        thread = data.draw(st.sampled_from(sorted(self.lines)), label="thread")
+        session = self.lines[thread].session
+        if total or thread == session:
+            forgotten = {t for t, line in self.lines.items() if line.session == session}
+            report = self.run(self.engine.forget(session_id=session))
+        else:
+            forgotten = self.with_descendants(thread)
+            report = self.run(self.engine.forget(thread_id=thread))
+        heads = {line.head for name, line in self.lines.items() if name not in forgotten}
+        gone = {i for i, k in self.kept.items() if k.thread in forgotten} - heads
+        assert set(report.erased) == gone
+        assert not report.pending
+        for checkpoint_id in gone:
+            with_error(self.run, self.engine.get(checkpoint_id), Erased)
+        self.erased |= gone
+        self.forget_model(gone)
+        self.forget_lines(forgotten)
+
+    def with_descendants(self, thread: str) -> set[str]:
+        found: set[str] = set()
+        waiting = {thread}
+        while waiting:
+            found |= waiting
+            origins = {name: line.origin for name, line in self.lines.items() if name not in found}
+            waiting = {n for n, origin in origins.items() if self.thread_of(origin) in found}
+        return found
+
+    def thread_of(self, checkpoint_id: str | None) -> str | None:
+        return self.kept[checkpoint_id].thread if checkpoint_id in self.kept else None
+
+    def forget_lines(self, forgotten: set[str]) -> None:
+        """Take threads out of the model, but those that another thread goes on from."""
+        for name in forgotten:
+            left = [i for i, kept in self.kept.items() if kept.thread == name]
+            line = self.lines.pop(name)
+            if left:
+                origin = line.origin if line.origin in self.kept else None
+                head = max(left, key=lambda i: self.kept[i].step)
+                self.lines[name] = _Line(line.session, origin, head)
+            elif name == line.session:
+                self.run(self.engine.create_thread(name))
+                self.lines[name] = _Line(name, None, None)
+                self.record(self.run(self.engine.snapshot(name)), _Kept(name, 0, (), [], {}))
 
     def forget_model(self, gone: set[str]) -> None:
         """Take checkpoints out of the model; what followed them follows their parents."""
