@@ -112,6 +112,13 @@ async def connect(connection: Connection, **more: Any) -> Client:
         async with asyncio.timeout(CONNECT_SECONDS):
             return await Client.connect(**connection.config, data_converter=converter, **more)
     except (RuntimeError, TimeoutError, OSError, ValueError, RPCError) as err:
+        if wrong := re.search(r"InvalidCertificate\((.+?)\)", str(err)):
+            raise CliError(
+                f"the certificate of the Temporal server at {connection.address} is not trusted "
+                f"({wrong[1]})",
+                "set tls.server_ca_cert_path and tls.server_name in Temporal's configuration file",
+                Exit.NO_SERVER,
+            ) from None
         raise CliError(
             f"no Temporal server answers at {connection.address} ({connection.source}): "
             f"{_reason(err)}",
