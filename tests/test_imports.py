@@ -19,6 +19,8 @@ IN_WORKFLOWS = {f"ckpt_engine.temporal.{name}" for name in ("contract", "session
 AROUND_WORKFLOWS = {
     f"ckpt_engine.temporal.{name}"
     for name in (
+        "beginning",
+        "calls",
         "children",
         "policy",
         "replay_clock",
@@ -252,5 +254,53 @@ def test_activities_use_the_package_and_the_messages_of_workflows() -> None:
 def test_application_folders_are_never_imported_by_their_bare_names() -> None:
     wrong = [
         str(found) for found in IMPORTS if within(found.target, "activities", "workflows", "worker")
+    ]
+    assert wrong == []
+
+
+def public_names(module: str) -> set[str]:
+    tree = ast.parse(MODULES[module].read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+OF_OTHERS = (
+    BASE | {"ckpt_engine", "ckpt_engine.temporal", "ckpt_engine.temporal.encryption"} | IN_WORKFLOWS
+)
+
+
+@pytest.mark.parametrize("folder", ["activities", "workflows", "worker.py", "examples"])
+def test_the_shipped_agent_uses_nothing_that_others_could_not(folder: str) -> None:
+    """Only public names, of the modules that are there for applications."""
+    top = ROOT / folder
+    wrong, seen = [], 0
+    for path in [top] if top.is_file() else sorted(top.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not within(node.module or "", "ckpt_engine"):
+                continue
+            seen += 1
+            assert node.module is not None
+            for alias in node.names:
+                home = f"{node.module}.{alias.name}"
+                known = node.module in OF_OTHERS or within(node.module, "ckpt_engine.contrib")
+                if home not in OF_OTHERS and not (
+                    known and alias.name in public_names(node.module)
+                ):
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {home}")
+    assert wrong == []
+    assert seen > 0
+
+
+def test_the_integration_knows_no_agent() -> None:
+    """No name of the shipped agent is treated in its own way anywhere below it."""
+    words = ("AgentWorkflow", "call_model", "call_tool", "ckpt_agent")
+    wrong = [
+        f"{name} says {word}"
+        for name, path in MODULES.items()
+        if within(name, "ckpt_engine.temporal") or name in CORE
+        for word in words
+        if word in path.read_text()
     ]
     assert wrong == []

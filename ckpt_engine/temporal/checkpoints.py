@@ -23,6 +23,7 @@ from .contract import (
     SendAgain,
     Target,
 )
+from .joining import line_of
 from .origin import ORIGIN_NODE
 from .payloads import from_stored
 
@@ -32,15 +33,7 @@ if TYPE_CHECKING:
 
     from ckpt_engine import CheckpointEngine
 
-__all__ = ["find_target", "newest_thread", "prepare_child", "run_of"]
-
-
-async def newest_thread(engine: CheckpointEngine, thread_id: str) -> Thread:
-    """Return the thread that rewinds have put in the place of this one, itself if none."""
-    thread = await engine.get_thread(thread_id)
-    while thread.superseded_by is not None:
-        thread = await engine.get_thread(thread.superseded_by)
-    return thread
+__all__ = ["find_target", "prepare_child", "run_of"]
 
 
 async def find_target(
@@ -68,7 +61,26 @@ async def find_target(
             f"see them with: ckpt log {session_id}"
         )
     found = await engine.frontier_at(thread.id, step)
-    return tuple([await engine.get_info(checkpoint_id) for checkpoint_id in found])
+    head = await engine.get_info(thread.head) if thread.head else None
+    sub = line_of(head) if head else None
+    return await _of_line(engine, [await engine.get_info(tip) for tip in found], sub)
+
+
+async def _of_line(
+    engine: CheckpointEngine, found: Sequence[CheckpointInfo], sub: str | None
+) -> tuple[CheckpointInfo, ...]:
+    """Put the point where a sub-workflow was called in the place of its steps: it was not done."""
+    own: dict[str, CheckpointInfo] = {}
+    waiting = list(found)
+    while waiting:
+        info = waiting.pop()
+        inside = line_of(info)
+        if inside == sub or inside is None:
+            own[info.id] = info
+        else:
+            start = await engine.get_info(inside)
+            waiting += [await engine.get_info(parent) for parent in start.parents]
+    return tuple(sorted(own.values(), key=lambda info: (info.step, info.id)))
 
 
 async def _thread_of(engine: CheckpointEngine, session_id: str, name: str) -> Thread:
@@ -100,6 +112,12 @@ async def prepare_child(
         return await _prepared(engine, client, ask)
     target = request.to if isinstance(request, RewindRequest) else request.at
     seeds = await find_target(engine, ask.session, ask.active_thread, target)
+    for seed in seeds:
+        if line_of(seed) != ask.sub:
+            raise InvalidRequest(
+                f"checkpoint {seed.id[:8]} (step {seed.step}) belongs to the line of workflow "
+                f"{seed.metadata.get('workflow_id')!r}: ask that workflow"
+            )
     overrides = request.overrides
     await engine.check_storable(messages=overrides.messages, state=overrides.state_patch())
     name = await _branch_name(engine, ask)
@@ -121,6 +139,7 @@ async def prepare_child(
                 "reason": request.reason,
                 "request_id": request.request_id,
                 "workflow_id": ask.run.get("workflow_id"),
+                **({"sub": ask.sub} if ask.sub else {}),
             },
         )
     )
@@ -160,6 +179,7 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
     thread = await engine.get_thread(ask.thread)
     request = ask.rewind or ask.branch
     path = [info for info in await engine.path(first.id) if info.id != first.id]
+    path = [info for info in path if line_of(info) == ask.sub]
     made_by = next(info for info in reversed(path) if "run_id" in info.metadata)
     base = int(made_by.metadata.get("base", 0))
     prefix, again = None, None
@@ -183,6 +203,7 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
         kind=ask.kind,
         prefix=prefix,
         request_id=request.request_id if request else "",
+        sub=ask.sub,
     )
     args = None
     if ask.base != base:
@@ -192,13 +213,16 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
 
 def _prefix(path: Sequence[CheckpointInfo], base: int, signals: int) -> Prefix:
     """Say which numbers on the way to a child's first checkpoint are steps with a result."""
-    before = {info.step: info for info in path}
-    upto = max(before)
+    before = {info.step: info for info in path if "call" not in info.metadata}
+    calls = {info.metadata["call"]: info.step for info in path if "call" in info.metadata}
+    upto = max([*before, *calls.values()])
     skips = [
         step for step, info in before.items() if step > base and "attempt" not in info.metadata
     ]
-    gaps = [step for step in range(base + 1, upto + 1) if step not in before]
-    return Prefix(start=base, upto=upto, skips=sorted(skips), gaps=gaps, signals=signals)
+    gaps = [step for step in range(base + 1, upto + 1) if step not in before and step not in calls]
+    return Prefix(
+        start=base, upto=upto, skips=sorted(skips), gaps=gaps, calls=calls, signals=signals
+    )
 
 
 async def _arguments(
@@ -212,8 +236,8 @@ async def _arguments(
     Raises:
         InvalidRequest: It had continued as new, and Temporal has its history no more.
     """
-    if not made_by.metadata.get("base"):
-        start = next(info for info in reversed(path) if info.node == ORIGIN_NODE)
+    start = next(info for info in reversed(path) if info.node == ORIGIN_NODE)
+    if int(made_by.metadata.get("base", 0)) <= start.step:
         stored = (await engine.get(start.id)).tools_result or ()
         payloads = [payload for payload in map(from_stored, stored) if payload is not None]
         return await decoded(client, start.metadata["workflow_id"], payloads)

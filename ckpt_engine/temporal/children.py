@@ -83,6 +83,7 @@ class Children:
                 },
                 "resume": resume_of(workflow.instance()),
                 "base": session.base,
+                "sub": session.sub,
                 "origin": session.origin,
             }
         )

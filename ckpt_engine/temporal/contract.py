@@ -19,14 +19,18 @@ __all__ = [
     "FORWARD_UPDATE",
     "HAS_ENDED",
     "HEADER",
+    "JOIN_CALL",
     "OUTCOME",
     "OUTCOME_FAILED",
     "PREPARE_CHILD",
+    "RECALL",
     "REPORT",
     "SEND_AGAIN",
     "SUPERSEDE",
     "SUPERSEDED",
     "BranchRequest",
+    "CallHeader",
+    "Caller",
     "ChildStatus",
     "Origin",
     "Overrides",
@@ -48,8 +52,18 @@ __all__ = [
 
 FORWARD_UPDATE, PREPARE_CHILD, SUPERSEDE = "ckpt_forward_update", "ckpt_prepare", "ckpt_supersede"
 HAS_ENDED, OUTCOME, SEND_AGAIN = "ckpt_has_ended", "ckpt_outcome", "ckpt_send_again"
+JOIN_CALL, RECALL = "ckpt_join", "ckpt_recall"
 ENGINE_ACTIVITIES = frozenset(
-    {FORWARD_UPDATE, HAS_ENDED, OUTCOME, PREPARE_CHILD, SEND_AGAIN, SUPERSEDE}
+    {
+        FORWARD_UPDATE,
+        HAS_ENDED,
+        JOIN_CALL,
+        OUTCOME,
+        PREPARE_CHILD,
+        RECALL,
+        SEND_AGAIN,
+        SUPERSEDE,
+    }
 )
 """The engine's own activities; they are not steps."""
 
@@ -77,17 +91,71 @@ class _Lenient(BaseModel):
 
 
 class Origin(_Lenient):
-    """Step 0 of a thread: how its workflow was started.
+    """The first step of a thread: how its workflow was started.
 
     Attributes:
-        id: Checkpoint id of step 0.
+        id: Its checkpoint id.
         run_id: The run whose first event holds the encoded input.
         resume: How the workflow finds its way to a seed (see ``Rewindable``).
+        step: Its number; 0 for a session's root.
+        base: Number of the last step before the run's code began.
+        parents: What the thread begins from, for one that is no session's root.
+        branch: The thread's name in the session, likewise.
+        sub: The sub-workflow whose line the thread is (see ``StepHeader``).
+        caller: The workflow that called it, for a sub-workflow.
     """
 
     id: str
     run_id: str
     resume: Literal["replay", "next_node"] = "next_node"
+    step: int = 0
+    base: int = 0
+    parents: list[str] = Field(default_factory=list)
+    branch: str = ""
+    sub: str | None = None
+    caller: Caller | None = None
+
+
+class Caller(_Lenient):
+    """The workflow that calls another one.
+
+    Attributes:
+        thread: Its thread.
+        workflow_id: Its workflow id.
+        run_id: Its run id.
+        workflow_type: Its type.
+        task_queue: Where it runs.
+        origin: Its first step, while that may not have been committed.
+    """
+
+    thread: str
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    task_queue: str
+    origin: Origin | None = None
+
+
+class CallHeader(_Lenient):
+    """What a sub-workflow is given by the workflow that calls it.
+
+    Attributes:
+        id: Checkpoint id of its first step.
+        session: Session id, the caller's.
+        thread: Its own thread.
+        branch: The thread's name in the session.
+        parents: The caller's frontier.
+        step: Number of the call in the caller's line, and of its first step.
+        caller: Who calls.
+    """
+
+    id: str
+    session: str
+    thread: str
+    branch: str
+    parents: list[str]
+    step: int
+    caller: Caller
 
 
 class Prefix(_Lenient):
@@ -98,6 +166,7 @@ class Prefix(_Lenient):
         upto: Number of the newest of them.
         skips: Numbers that are no activities: rewinds, branches and merges on the way.
         gaps: Numbers of activities that failed or had not ended; they run again.
+        calls: Number of the call of a sub-workflow -> number under which its result is stored.
         signals: How many signals and updates from before the seed are sent again; the code waits
             for them.
     """
@@ -106,6 +175,7 @@ class Prefix(_Lenient):
     upto: int
     skips: list[int] = Field(default_factory=list)
     gaps: list[int] = Field(default_factory=list)
+    calls: dict[int, int] = Field(default_factory=dict)
     signals: int = 0
 
 
@@ -123,6 +193,8 @@ class StepHeader(_Lenient):
         record: ``False`` for a step that only looks at the agent's memory.
         replay: The step was done before the seed: it answers from the store and does not run.
         base: Number of the last step before the run's code began; 0 unless it continued as new.
+        sub: The sub-workflow whose line it is, by the checkpoint id of its first step; ``None`` in
+            the line of the session's own workflow.
         origin: Where step 0 comes from, while it may not have been committed yet.
     """
 
@@ -137,6 +209,7 @@ class StepHeader(_Lenient):
     record: bool = True
     replay: bool = False
     base: int = 0
+    sub: str | None = None
     origin: Origin | None = None
 
 
@@ -154,6 +227,7 @@ class SeedHeader(_Lenient):
         supervisor: Workflow id of the session's address, for the child of a rewind.
         prefix: The steps before it, for a workflow that replays them.
         request_id: The request's, which is thereby known to a new run of a closed workflow.
+        sub: The sub-workflow whose line it is, if one's.
     """
 
     session: str
@@ -166,18 +240,21 @@ class SeedHeader(_Lenient):
     supervisor: str | None = None
     prefix: Prefix | None = None
     request_id: str = ""
+    sub: str | None = None
 
 
 class SessionHeader(_Lenient):
-    """The bookkeeping of a workflow as it crosses continue-as-new.
+    """What a workflow is started with: by a rewind or branch, a call, or continue-as-new.
 
     Attributes:
         seed: What this run started from, if anything.
+        call: What its caller gave it, if it is a sub-workflow.
         carried: The state of :class:`~ckpt_engine.temporal.session.Session`, if continued.
     """
 
     v: int = 1
     seed: SeedHeader | None = None
+    call: CallHeader | None = None
     carried: dict[str, Any] | None = None
 
 
@@ -310,6 +387,7 @@ class PrepareChild(_Lenient):
         resume: How its code finds its way to the seed.
         base: Where the code of the asking run began; ``None`` for one that does not run.
         origin: Step 0 of the asking workflow, while it may not have been committed.
+        sub: The sub-workflow whose line it is, if one's.
     """
 
     kind: Literal["rewind", "branch"]
@@ -323,6 +401,7 @@ class PrepareChild(_Lenient):
     resume: Literal["replay", "next_node"] = "next_node"
     base: int | None = None
     origin: Origin | None = None
+    sub: str | None = None
 
 
 class SendAgain(_Lenient):

@@ -18,14 +18,17 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..errors import CheckpointError, Retryable
 from .again import send_again
+from .calls import JoinCall, Recall
 from .checkpoints import prepare_child, run_of
 from .contract import (
     CANCELED,
     FORWARD_UPDATE,
     HAS_ENDED,
+    JOIN_CALL,
     OUTCOME,
     OUTCOME_FAILED,
     PREPARE_CHILD,
+    RECALL,
     SEND_AGAIN,
     SUPERSEDE,
     PrepareChild,
@@ -35,6 +38,7 @@ from .contract import (
     parse,
 )
 from .failures import to_failure
+from .joining import join_call, recall
 from .origin import ensure_origin
 
 if TYPE_CHECKING:
@@ -62,6 +66,8 @@ class EngineActivities:
             self.forward_update,
             self.has_ended,
             self.outcome,
+            self.join,
+            self.recall,
         ]
 
     @activity.defn(name=PREPARE_CHILD)
@@ -150,6 +156,24 @@ class EngineActivities:
             if err.status != RPCStatusCode.NOT_FOUND:
                 raise
             raise _told(err) from err
+
+    @activity.defn(name=JOIN_CALL)
+    async def join(self, ask: dict[str, Any]) -> int:
+        """Join a sub-workflow that has ended into its caller's line; return the join's number."""
+        runtime = self._runtime()
+        try:
+            return await join_call(runtime.engine, runtime.client, parse(JoinCall, ask))
+        except CheckpointError as err:
+            raise to_failure(err) from err
+
+    @activity.defn(name=RECALL)
+    async def recall(self, ask: dict[str, Any]) -> Any:
+        """Return the stored result of a sub-workflow that was called before the seed."""
+        runtime = self._runtime()
+        try:
+            return await recall(runtime.engine, runtime.client, parse(Recall, ask))
+        except CheckpointError as err:
+            raise to_failure(err) from err
 
 
 def _told(cause: BaseException) -> ApplicationError:

@@ -174,9 +174,19 @@ class _Attempt:
         return await self._raw(payload)
 
     async def _on_path(self) -> CheckpointInfo:
-        tips = await self._engine.frontier_at(self._header.thread, self._header.step)
-        infos = [await self._engine.get_info(tip) for tip in tips]
-        return next(info for info in infos if info.step == self._header.step)
+        header = self._header
+        tips = await self._engine.frontier_at(header.thread, header.step)
+        for info in [await self._engine.get_info(tip) for tip in tips]:
+            mine = info.step == header.step and info.metadata.get("sub") == header.sub
+            if mine and "call" not in info.metadata:
+                return info
+        raise ApplicationError(
+            f"step {header.step} was the call of a sub-workflow, and now the code asks for "
+            f"{self._info.activity_type!r}: it no longer leads to the seed. Rewind to before step "
+            f"{header.step}, or run the code that the session was started with.",
+            type="diverged",
+            non_retryable=True,
+        )
 
     async def _introduce(self) -> None:
         header, info = self._header, self._info
@@ -254,6 +264,7 @@ class _Attempt:
             metadata={
                 **(step.metadata if step else {}),
                 "fingerprint": header.fingerprint,
+                **({"sub": header.sub} if header.sub else {}),
                 "attempt": info.attempt,
                 "workflow_id": info.workflow_id,
                 "run_id": info.workflow_run_id,

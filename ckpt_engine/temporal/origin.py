@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 
+from ..errors import ThreadNotFound
 from ..model import SnapshotTrigger, StepCommit, WorkflowRun
-from .contract import Origin
+from .contract import Caller, Origin
 from .payloads import to_stored
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from ckpt_engine import CheckpointEngine
 
-__all__ = ["ORIGIN_NODE", "ensure_origin"]
+__all__ = ["ORIGIN_NODE", "ensure_caller", "ensure_origin"]
 
 ORIGIN_NODE = "start"
 
@@ -24,12 +26,17 @@ ORIGIN_NODE = "start"
 async def ensure_origin(
     engine: CheckpointEngine, client: Client, thread: str, origin: Origin, run: WorkflowRun
 ) -> None:
-    """Make the thread and commit its step 0, unless that has been done.
+    """Make the thread and commit its first step, unless that has been done.
 
     The input is taken from the first event of the workflow's history, encoded as the server has
     it, so that it never travels a second time and an encrypted application stays encrypted.
     """
-    await engine.create_thread(thread)
+    if origin.caller is not None:
+        await ensure_caller(engine, client, origin.caller, run.namespace)
+    if origin.parents:
+        await _make_thread(engine, thread, origin)
+    else:
+        await engine.create_thread(thread)
     if await engine.find_committed(origin.id) is not None:
         return
     response = await client.workflow_service.get_workflow_execution_history(
@@ -44,8 +51,8 @@ async def ensure_origin(
         StepCommit(
             checkpoint_id=origin.id,
             thread_id=thread,
-            step=0,
-            parents=(),
+            step=origin.step,
+            parents=tuple(origin.parents),
             tools_result=[to_stored(payload) for payload in started.input.payloads],
             trigger=SnapshotTrigger.TASK_BOUNDARY,
             node=ORIGIN_NODE,
@@ -56,6 +63,41 @@ async def ensure_origin(
                 "workflow_id": run.workflow_id,
                 "run_id": origin.run_id,
                 "resume": origin.resume,
+                **({"base": origin.base} if origin.base else {}),
+                **({"sub": origin.sub} if origin.sub else {}),
             },
+            fallback_to_head=True,
         )
     )
+
+
+async def ensure_caller(
+    engine: CheckpointEngine, client: Client, caller: Caller, namespace: str
+) -> None:
+    """Make the thread of a caller that may not have done a step yet, and say what runs it."""
+    if caller.origin is None:
+        return
+    run = WorkflowRun(
+        namespace=namespace,
+        workflow_id=caller.workflow_id,
+        run_id=caller.run_id,
+        workflow_type=caller.workflow_type,
+        task_queue=caller.task_queue,
+    )
+    await ensure_origin(engine, client, caller.thread, caller.origin, run)
+    if caller.run_id:
+        await engine.register_run(caller.thread, run)
+
+
+async def _make_thread(engine: CheckpointEngine, thread: str, origin: Origin) -> None:
+    """Make a thread that begins from other steps of the session, unless that has been done."""
+    with contextlib.suppress(ThreadNotFound):
+        await engine.get_thread(thread)
+        return
+    for parent in origin.parents:
+        if await engine.find_committed(parent) is not None:
+            await engine.branch(parent, origin.branch, thread_id=thread)
+            return
+    assert origin.caller is not None
+    below = await engine.frontier_at(origin.caller.thread, origin.step - 1)
+    await engine.branch(below[0], origin.branch, thread_id=thread)

@@ -128,7 +128,7 @@ class CheckpointPlugin(SimplePlugin):
             await self._leave()
 
     def _settings(self) -> tuple[object, ...]:
-        return self._engine_url, self._config, self._policies, self._max_result_bytes
+        return self._engine_url, self._config, self._keys, self._policies, self._max_result_bytes
 
     async def _open(self) -> CheckpointEngine:
         from ckpt_engine import create_checkpoint_engine

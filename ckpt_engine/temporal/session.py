@@ -23,7 +23,6 @@ from temporalio.api.common.v1 import Payload
 from ..errors import CheckpointError
 from ..model import new_checkpoint_id
 from .contract import (
-    HEADER,
     BranchRequest,
     ChildStatus,
     Origin,
@@ -40,9 +39,11 @@ __all__ = [
     "Line",
     "Request",
     "Session",
+    "fingerprint_of",
     "header_payload",
     "is_sent_again",
     "line",
+    "new_id",
     "read_header",
     "sent_again",
 ]
@@ -123,7 +124,8 @@ class Session:
         step: Highest step number given out.
         main: The frontier.
         seed: What it was started from, if from anything.
-        origin: Step 0, until a later step is done.
+        sub: The sub-workflow whose line it is (see ``StepHeader``).
+        origin: The thread's first step, until a later step is done.
         stopped: Set by a rewind that was accepted: no further step is scheduled, ever.
         base: Number of the last step before this run's code began.
         args: What the run was started with.
@@ -142,6 +144,7 @@ class Session:
     rng: Random
     local_rng: Random
     seed: SeedHeader | None = None
+    sub: str | None = None
     origin: Origin | None = None
     stopped: bool = False
     phase: Literal["running", "supervising", "parked", "closing"] = "running"
@@ -159,27 +162,15 @@ class Session:
     replayed: int = 0
     in_flight: int = 0
     waiting: int = 0
-    _extended: set[str] = field(default_factory=set)
+    extended: set[str] = field(default_factory=set)
+    calls: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @classmethod
-    def begin(cls, resume: Literal["replay", "next_node"]) -> Session:
-        """Return the bookkeeping of the current run: continued, seeded, or a new session's."""
-        info = workflow.info()
-        fields = read_header(info.headers.get(HEADER)) or {}
-        header = SessionHeader.model_validate(fields)
-        rng, local_rng = workflow.new_random("ckpt"), workflow.new_random("ckpt-local")
-        if header.carried is not None:
-            return cls._carried(header, rng, local_rng)
-        if header.seed is not None:
-            return cls._seeded(header.seed, rng, local_rng)
-        name = f"{info.workflow_id}.{rng.getrandbits(24):06x}"
-        origin = Origin(id=_new_id(rng), run_id=info.run_id, resume=resume)
-        return cls(name, name, 0, Line({origin.id: 0}), rng, local_rng, origin=origin)
-
-    @classmethod
-    def _seeded(cls, seed: SeedHeader, rng: Random, local_rng: Random) -> Session:
+    def seeded(cls, seed: SeedHeader, rng: Random, local_rng: Random) -> Session:
+        """Return the bookkeeping of a run that a rewind or branch has started."""
         main = Line(dict.fromkeys(seed.parents, seed.step))
         session = cls(seed.session, seed.thread, seed.step, main, rng, local_rng, seed=seed)
+        session.sub = seed.sub
         if seed.prefix is not None:
             session.base = session.replayed = seed.prefix.start
         if seed.request_id and seed.kind != "continued" and seed.supervisor is None:
@@ -196,11 +187,12 @@ class Session:
         return session
 
     @classmethod
-    def _carried(cls, header: SessionHeader, rng: Random, local_rng: Random) -> Session:
+    def carried(cls, header: SessionHeader, rng: Random, local_rng: Random) -> Session:
+        """Return the bookkeeping that the run before continue-as-new handed on."""
         was = header.carried or {}
         session = cls(was["session"], was["thread"], was["step"], Line(was["tips"]), rng, local_rng)
         session.seed, session.replayed = header.seed, was["step"]
-        session.base, session.report = was["base"], was["report"]
+        session.base, session.report, session.sub = was["base"], was["report"], was.get("sub")
         session.origin = Origin.model_validate(was["origin"]) if was.get("origin") else None
         session.children = [ChildStatus.model_validate(child) for child in was["children"]]
         session.refusals.extend(Refusal.model_validate(refusal) for refusal in was["refusals"])
@@ -218,7 +210,9 @@ class Session:
         shown = {child.request_id for child in children}
         answered = [child for key, child in self.answered.items() if key not in shown]
         carried = {
+            "run_id": workflow.info().run_id,
             "session": self.session,
+            "sub": self.sub,
             "thread": self.thread,
             "step": self.step,
             "tips": self.main.tips,
@@ -242,6 +236,7 @@ class Session:
             branch=old.branch if old else "main",
             kind="continued",
             supervisor=old.supervisor if old else None,
+            sub=self.sub,
         )
 
     # Steps
@@ -254,11 +249,11 @@ class Session:
         """
         if self.stopped:
             raise asyncio.CancelledError("this line was left by a rewind")
-        on = _current_line.get() or self.main
+        on = self.current_line()
         parents = on.parents()
-        fingerprint = _fingerprint(activity, args)
+        fingerprint = fingerprint_of(activity, args)
         checkpoint_id = self._draw(fingerprint, local=local)
-        replay = self.replaying and (not record or self._next_replayed())
+        replay = self.replaying and (not record or self.next_replayed())
         if record and not replay:
             self.step += 1
         header = StepHeader(
@@ -268,16 +263,21 @@ class Session:
             step=self.replayed if replay else self.step,
             parents=parents,
             fingerprint=fingerprint,
-            first=parents[0] not in self._extended,
+            first=parents[0] not in self.extended,
             record=record,
             replay=replay,
             base=self.base,
+            sub=self.sub,
             origin=self.origin,
         )
         if record and not replay:
-            self._extended.add(parents[0])
+            self.extended.add(parents[0])
         self.in_flight += 1
         return Step(header, on, self)
+
+    def current_line(self) -> Line:
+        """Return the line that a step scheduled now belongs to."""
+        return _current_line.get() or self.main
 
     @property
     def replaying(self) -> bool:
@@ -285,7 +285,7 @@ class Session:
         prefix = self.seed.prefix if self.seed else None
         return prefix is not None and self.replayed < prefix.upto
 
-    def _next_replayed(self) -> bool:
+    def next_replayed(self) -> bool:
         """Count one more step of the prefix; say whether the store has its result."""
         assert self.seed is not None
         assert self.seed.prefix is not None
@@ -301,24 +301,28 @@ class Session:
 
     def draw_id(self) -> str:
         """Return a new checkpoint id."""
-        return _new_id(self.rng)
+        return new_id(self.rng)
 
     def _draw(self, fingerprint: str, *, local: bool) -> str:
         # A local activity may run and be lost with its worker before the server knew of it, and
         # a replay may then schedule another in its place: its id says which one it is.
         if not local:
-            return _new_id(self.rng)
-        drawn = _new_id(self.local_rng)
+            return new_id(self.rng)
+        drawn = new_id(self.local_rng)
         mixed = blake2b(f"{drawn}{fingerprint}".encode(), digest_size=10).hexdigest()
         return mixed + drawn[20:]
 
     def _done(self, step: Step, *, succeeded: bool) -> None:
         self.in_flight -= 1
         if succeeded and step.header.record and not step.header.replay:
-            step.line.advance(step.header.parents, {step.header.id: step.header.step})
-            self._extended.intersection_update(self.main.tips)
-            if self.origin is not None and self.origin.id not in self.main.tips:
-                self.origin = None
+            self.advance(step.line, step.header.parents, step.header.id, step.header.step)
+
+    def advance(self, line: Line, parents: Sequence[str], checkpoint_id: str, step: int) -> None:
+        """Put a checkpoint in the place of the parents that it follows."""
+        line.advance(parents, {checkpoint_id: step})
+        self.extended.intersection_update(self.main.tips)
+        if self.origin is not None and self.origin.id not in self.main.tips:
+            self.origin = None
 
     # Requests
 
@@ -366,6 +370,15 @@ class Session:
             yield
         finally:
             self.waiting -= 1
+
+    @contextmanager
+    def flight(self) -> Iterator[None]:
+        """Count something of ours as a step in flight, for whoever waits until none is."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
 
     def status(self) -> SessionStatus:
         """Return what the query ``checkpoint_status`` answers."""
@@ -427,12 +440,14 @@ def _session_line() -> Line:
     return session.main
 
 
-def _new_id(rng: Random) -> str:
+def new_id(rng: Random) -> str:
+    """Return a new checkpoint id, the same on every replay."""
     return new_checkpoint_id(rng, at_ms=int(workflow.now().timestamp() * 1000))
 
 
-def _fingerprint(activity: str, args: Sequence[Any]) -> str:
-    digest = blake2b(activity.encode(), digest_size=8)
+def fingerprint_of(name: str, args: Sequence[Any]) -> str:
+    """Return a digest of the type and arguments of an activity or a sub-workflow."""
+    digest = blake2b(name.encode(), digest_size=8)
     try:
         for payload in workflow.payload_converter().to_payloads(args):
             digest.update(payload.data)

@@ -31,7 +31,7 @@ from .. import errors
 from ..errors import CheckpointError, Conflict, InvalidRequest, StoreUnavailable, ThreadNotFound
 from ..model import Thread, WorkflowRun, new_checkpoint_id
 from .again import decoded, how_it_started, send_again
-from .checkpoints import newest_thread, prepare_child
+from .checkpoints import prepare_child
 from .children import arguments
 from .contract import (
     HEADER,
@@ -46,6 +46,7 @@ from .contract import (
     StartedChild,
     parse,
 )
+from .joining import line_of, newest_thread
 from .session import header_payload
 
 if TYPE_CHECKING:
@@ -165,13 +166,16 @@ class Sessions:
         name = "rewind" if isinstance(request, RewindRequest) else request.name
         new_thread = f"{run.workflow_id}/{name}-{suffix}"
         new_workflow = run.workflow_id if kind == "rewind" else new_thread
-        start = await engine.time_travel_to_step(thread.session_id, 0)
+        head = await engine.get_info(thread.head) if thread.head else None
+        sub = line_of(head) if head else None
+        start = await (engine.get(sub) if sub else engine.time_travel_to_step(thread.session_id, 0))
         ask = PrepareChild.model_validate(
             {
                 "kind": kind,
                 kind: request,
                 "resume": start.metadata.get("resume", "next_node"),
                 "session": thread.session_id,
+                "sub": sub,
                 "active_thread": thread.id,
                 "thread": new_thread,
                 "checkpoint": new_checkpoint_id(),

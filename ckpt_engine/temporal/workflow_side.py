@@ -25,6 +25,8 @@ from temporalio.worker import (
 )
 
 from ..errors import InvalidRequest
+from .beginning import begin_session
+from .calls import SUB_WORKFLOWS, call_sub_workflow
 from .children import QUICK
 from .contract import (
     ENGINE_ACTIVITIES,
@@ -68,7 +70,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
     def session(self) -> Session:
         """The bookkeeping of this run, made when it is first needed."""
         if self._session is None:
-            self._session = Session.begin(resume_of(workflow.instance()))
+            self._session = begin_session(resume_of(workflow.instance()))
         return self._session
 
     def _bind(self) -> None:
@@ -269,6 +271,9 @@ class _Outbound(WorkflowOutboundInterceptor):
             input.headers = _with(input.headers, header_payload(SessionHeader(seed=seed)))
         elif self._inbound.session.stopped:
             raise asyncio.CancelledError("this line was left by a rewind")
+        elif workflow.patched(SUB_WORKFLOWS):
+            session = self._inbound.session
+            return await call_sub_workflow(session, input, self.next.start_child_workflow)
         return await self.next.start_child_workflow(input)
 
     def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:

@@ -1,0 +1,172 @@
+"""Workflows that call workflows: a dinner of courses, each cooked by a sub-workflow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from temporalio import activity, workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+
+from ckpt_engine.temporal import Rewindable, current_step
+
+BODIES: Counter[str] = Counter()
+"""By ``dinner/what``: how often the body of an activity has run."""
+
+GATES: dict[str, tuple[asyncio.Event, asyncio.Event]] = {}
+"""By ``dinner/what``: set when the body is there, and what it waits for."""
+
+QUICK: dict[str, Any] = {"start_to_close_timeout": timedelta(seconds=30)}
+
+
+@activity.defn
+async def do(dinner: str, what: str) -> list[str]:
+    """Do something; return what had been said before."""
+    BODIES[f"{dinner}/{what}"] += 1
+    if (gate := GATES.pop(f"{dinner}/{what}", None)) is not None:
+        gate[0].set()
+        await gate[1].wait()
+    step = await current_step()
+    heard = [str(message["content"]) for message in step.messages]
+    step.append({"role": "cook", "content": what})
+    step.state[what] = "done"
+    return heard
+
+
+async def act(dinner: str, what: str) -> list[str]:
+    return await workflow.execute_activity(do, args=[dinner, what], **QUICK)
+
+
+@workflow.defn
+class Cook(Rewindable):
+    """Two steps; what the second has heard is the result."""
+
+    @workflow.run
+    async def run(self, dinner: str, course: str) -> list[str]:
+        await act(dinner, f"chop {course}")
+        return await act(dinner, f"fry {course}")
+
+
+@workflow.defn
+class Dinner(Rewindable):
+    @workflow.run
+    async def run(self, dinner: str) -> list[str]:
+        await act(dinner, "shop")
+        heard = await workflow.execute_child_workflow(
+            Cook.run, args=[dinner, "fish"], id=f"{dinner}/fish"
+        )
+        assert heard == ["shop", "chop fish"], heard
+        await act(dinner, "serve")
+        return await act(dinner, "clear")
+
+
+@workflow.defn
+class Feast(Rewindable):
+    """Side by side: neither course hears of the other, whoever serves hears of both."""
+
+    @workflow.run
+    async def run(self, dinner: str) -> list[list[str]]:
+        async def course(name: str) -> list[str]:
+            return await workflow.execute_child_workflow(Cook.run, args=[dinner, name])
+
+        await act(dinner, "shop")
+        first, second, alone = await asyncio.gather(
+            course("soup"), course("roast"), act(dinner, "lay the table")
+        )
+        return [first, second, alone, await act(dinner, "serve")]
+
+
+@workflow.defn
+class Caterer:
+    """Calls workflows that call workflows, does nothing itself, and is not rewindable."""
+
+    @workflow.run
+    async def run(self, dinner: str) -> list[str]:
+        return await workflow.execute_child_workflow(Dinner.run, dinner, id=f"{dinner}/dinner")
+
+
+@workflow.defn
+class Thinker:
+    @workflow.run
+    async def run(self, thought: str) -> str:
+        return f"thought of {thought}"
+
+
+@workflow.defn
+class Planner:
+    """Calls a sub-workflow that does no step."""
+
+    @workflow.run
+    async def run(self, dinner: str) -> str:
+        thought = await workflow.execute_child_workflow(Thinker.run, "salt")
+        await act(dinner, thought)
+        return thought
+
+
+@workflow.defn
+class Clumsy:
+    """Fails at its first attempt, after a step."""
+
+    @workflow.run
+    async def run(self, dinner: str) -> int:
+        await act(dinner, f"try {workflow.info().attempt}")
+        if workflow.info().attempt == 1:
+            raise ApplicationError("dropped it")
+        return workflow.info().attempt
+
+
+@workflow.defn
+class Patient:
+    """Calls a sub-workflow that fails once and is tried again."""
+
+    @workflow.run
+    async def run(self, dinner: str) -> list[str]:
+        attempt = await workflow.execute_child_workflow(
+            Clumsy.run,
+            dinner,
+            retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=10)),
+        )
+        assert attempt == 2
+        return await act(dinner, "serve")
+
+
+@workflow.defn
+class Daily:
+    @workflow.run
+    async def run(self, dinner: str) -> None:
+        await act(dinner, f"day {workflow.info().run_id}")
+
+
+@workflow.defn(name="Dinner")
+class DinnerWithoutCook(Rewindable):
+    """The code of a dinner after somebody put a step in the place of the call."""
+
+    @workflow.run
+    async def run(self, dinner: str) -> list[str]:
+        await act(dinner, "shop")
+        return await act(dinner, "fry fish")
+
+
+@workflow.defn(name="Dinner")
+class DinnerOfMeat(Rewindable):
+    """The code of a dinner after somebody changed what is cooked."""
+
+    @workflow.run
+    async def run(self, dinner: str) -> list[str]:
+        await act(dinner, "shop")
+        return await workflow.execute_child_workflow(Cook.run, args=[dinner, "meat"])
+
+
+@workflow.defn(name="Dinner")
+class DinnerCookedFirst(Rewindable):
+    """The code of a dinner after somebody put a call in the place of a step."""
+
+    @workflow.run
+    async def run(self, dinner: str) -> list[str]:
+        return await workflow.execute_child_workflow(Cook.run, args=[dinner, "fish"])
+
+
+WORKFLOWS = [Caterer, Clumsy, Cook, Daily, Dinner, Feast, Patient, Planner, Thinker]

@@ -1,0 +1,293 @@
+"""Sub-workflows: a thread of their own, joined into the caller's line, never run twice."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio import activity
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleSpec,
+    WorkflowFailureError,
+    WorkflowHandle,
+)
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Replayer, Worker
+
+from ckpt_engine import CheckpointInfo, InvalidRequest
+from ckpt_engine.temporal import BranchRequest, CheckpointPlugin, RewindRequest, Target
+
+from . import kitchen
+from .conftest import App, running_app
+from .kitchen import BODIES, GATES
+
+
+@pytest.fixture
+async def app(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
+) -> AsyncIterator[App]:
+    async with running_app(
+        temporal_env,
+        f"sqlite:///{tmp_path}/ckpt.db",
+        task_queue,
+        workflows=kitchen.WORKFLOWS,
+        activities=[kitchen.do],
+    ) as running:
+        yield running
+
+
+async def begin(app: App, run: Any, **options: Any) -> WorkflowHandle[Any, Any]:
+    name = f"{app.task_queue}-{uuid.uuid4().hex[:6]}"
+    handle: WorkflowHandle[Any, Any] = await app.client.start_workflow(
+        run, name, id=name, task_queue=app.task_queue, **options
+    )
+    return handle
+
+
+def bodies(handle: WorkflowHandle[Any, Any]) -> dict[str, int]:
+    """Return how often each body of this dinner has run."""
+    prefix = f"{handle.id}/"
+    return {k.removeprefix(prefix): n for k, n in BODIES.items() if k.startswith(prefix)}
+
+
+async def lanes(app: App, handle: WorkflowHandle[Any, Any]) -> dict[str, list[CheckpointInfo]]:
+    """Return branch (without its suffix) -> its checkpoints, for the dinner's session."""
+    tree = await app.engine.get_checkpoint_tree(await app.thread(handle.id))
+    names = {t.id: t.branch.partition(":")[0] for t in tree.threads}
+    found: dict[str, list[CheckpointInfo]] = {}
+    for node in sorted(tree.nodes, key=lambda node: node.info.step):
+        found.setdefault(names[node.info.thread_id], []).append(node.info)
+    return found
+
+
+ONCE = {"shop": 1, "chop fish": 1, "fry fish": 1, "serve": 1, "clear": 1}
+
+
+async def test_a_sub_workflow_has_its_own_thread_and_joins_back(app: App) -> None:
+    handle = await begin(app, kitchen.Dinner.run)
+    assert await handle.result() == ["shop", "chop fish", "fry fish", "serve"]
+    lane = await lanes(app, handle)
+    assert [(i.step, i.node) for i in lane["main"]] == [
+        (0, "start"),
+        (1, "do"),
+        (5, "Cook"),
+        (6, "do"),
+        (7, "do"),
+    ]
+    assert [(i.step, i.node) for i in lane["Cook"]] == [(2, "start"), (3, "do"), (4, "do")]
+    shop, join, serve = lane["main"][1:4]
+    assert lane["Cook"][0].parents == (shop.id,)
+    assert join.parents == (shop.id, lane["Cook"][-1].id)
+    assert serve.parents == (join.id,)
+    assert (await app.engine.get_latest(join.thread_id)).state == dict.fromkeys(ONCE, "done")
+    assert bodies(handle) == ONCE
+
+
+@pytest.mark.parametrize(
+    ("step", "again"),
+    [
+        (6, {"clear"}),
+        (5, {"serve", "clear"}),
+        # Inside the sub-workflow: it had not ended, so it is called again.
+        (4, {"chop fish", "fry fish", "serve", "clear"}),
+        (1, {"chop fish", "fry fish", "serve", "clear"}),
+    ],
+)
+async def test_a_call_before_the_seed_is_answered_from_the_store(
+    app: App, step: int, again: set[str]
+) -> None:
+    handle = await begin(app, kitchen.Dinner.run)
+    first = await handle.result()
+    await app.sessions.rewind(handle.id, RewindRequest(to=Target(step=step)))
+    assert await app.client.get_workflow_handle(handle.id).result() == first
+    assert bodies(handle) == {what: 2 if what in again else 1 for what in ONCE}
+
+
+async def test_a_rewind_of_a_rewind_knows_the_calls_of_both(app: App) -> None:
+    handle = await begin(app, kitchen.Dinner.run)
+    first = await handle.result()
+    for _ in range(2):
+        await app.sessions.rewind(handle.id, RewindRequest(to=Target(back=0)))
+        assert await app.client.get_workflow_handle(handle.id).result() == first
+    await app.sessions.rewind(handle.id, RewindRequest(to=Target(step=1)))
+    await app.client.get_workflow_handle(handle.id).result()
+    await app.sessions.rewind(handle.id, RewindRequest(to=Target(back=0)))
+    assert await app.client.get_workflow_handle(handle.id).result() == first
+    assert bodies(handle) == {**dict.fromkeys(ONCE, 2), "shop": 1}
+
+
+async def test_parallel_sub_workflows_do_not_hear_each_other(app: App) -> None:
+    handle = await begin(app, kitchen.Feast.run)
+    soup, roast, alone, serve = await handle.result()
+    assert soup == ["shop", "chop soup"]
+    assert roast == ["shop", "chop roast"]
+    assert alone == ["shop"]
+    courses = {f"{verb} {course}" for verb in ("chop", "fry") for course in ("soup", "roast")}
+    assert sorted(serve) == sorted({"shop", "lay the table", *courses})
+    points = await app.engine.list_time_travel_points(await app.thread(handle.id))
+    await app.sessions.rewind(handle.id, RewindRequest(to=Target(step=points[0].step)))
+    again = await app.client.get_workflow_handle(handle.id).result()
+    assert again == [soup, roast, alone, serve]
+    assert set(bodies(handle).values()) == {1}
+
+
+async def test_workflows_that_only_call_workflows_have_threads_as_well(app: App) -> None:
+    handle = await begin(app, kitchen.Caterer.run)
+    assert await handle.result() == ["shop", "chop fish", "fry fish", "serve"]
+    lane = await lanes(app, handle)
+    assert [i.node for i in lane["main"]] == ["start", "Dinner"]
+    assert [i.node for i in lane["Dinner"]] == ["start", "do", "Cook", "do", "do"]
+    assert [i.node for i in lane["Cook"]] == ["start", "do", "do"]
+    content = await app.engine.get_latest(lane["main"][-1].thread_id)
+    assert [m["content"] for m in content.messages] == list(ONCE)
+
+
+async def test_a_sub_workflow_without_steps_keeps_its_result(app: App) -> None:
+    handle = await begin(app, kitchen.Planner.run)
+    assert await handle.result() == "thought of salt"
+    lane = await lanes(app, handle)
+    assert [i.node for i in lane["main"]] == ["start", "Thinker", "do"]
+    join = await app.engine.get(lane["main"][1].id)
+    assert join.tools_result["data"] == b'"thought of salt"'
+
+
+async def test_a_sub_workflow_is_rewound_while_its_caller_waits(app: App) -> None:
+    name = f"{app.task_queue}-waits"
+    reached, opened = asyncio.Event(), asyncio.Event()
+    GATES[f"{name}/fry fish"] = (reached, opened)
+    handle = await app.client.start_workflow(
+        kitchen.Dinner.run, name, id=name, task_queue=app.task_queue
+    )
+    await reached.wait()
+    cook = f"{name}/fish"
+    with pytest.raises(InvalidRequest, match=name):
+        await app.sessions.rewind(cook, RewindRequest(to=Target(step=1)))
+    await app.sessions.rewind(cook, RewindRequest(to=Target(step=3)))
+    assert await handle.result() == ["shop", "chop fish", "fry fish", "serve"]
+    assert bodies(handle) == {**ONCE, "fry fish": 2}
+    opened.set()
+
+
+async def test_a_closed_sub_workflow_is_branched_by_its_own_id(app: App) -> None:
+    handle = await begin(app, kitchen.Dinner.run)
+    await handle.result()
+    child = await app.sessions.branch(
+        f"{handle.id}/fish", BranchRequest(at=Target(step=3), name="more-salt")
+    )
+    branched = app.client.get_workflow_handle(child.workflow_id)
+    assert await branched.result() == ["shop", "chop fish"]
+    assert bodies(handle) == {**ONCE, "fry fish": 2}
+
+
+async def test_a_retry_of_a_sub_workflow_has_a_thread_of_its_own(app: App) -> None:
+    handle = await begin(app, kitchen.Patient.run)
+    assert await handle.result() == ["try 2"]
+    tree = await app.engine.get_checkpoint_tree(await app.thread(handle.id))
+    clumsy = [t.id for t in tree.threads if t.branch.startswith("Clumsy:")]
+    did = [[n.info.node for n in tree.nodes if n.info.thread_id == thread] for thread in clumsy]
+    assert did == [["start", "do"], ["start", "do"]]
+
+
+async def test_a_retry_of_a_workflow_is_a_session_of_its_own(app: App) -> None:
+    policy = RetryPolicy(initial_interval=timedelta(milliseconds=10))
+    handle = await begin(app, kitchen.Clumsy.run, retry_policy=policy)
+    assert await handle.result() == 2
+    sessions = await app.engine.find_sessions(handle.id)
+    assert [s.step for s in sessions] == [1, 1]
+
+
+async def test_every_run_of_a_schedule_is_a_session_of_its_own(app: App) -> None:
+    name = f"{app.task_queue}-daily"
+    action = ScheduleActionStartWorkflow(
+        kitchen.Daily.run, name, id=name, task_queue=app.task_queue
+    )
+    schedule = await app.client.create_schedule(name, Schedule(action=action, spec=ScheduleSpec()))
+    try:
+        for count in (1, 2):
+            await schedule.trigger()
+            async with asyncio.timeout(30):
+                while sum(n.startswith(f"{name}/") for n in BODIES) < count:
+                    await asyncio.sleep(0.1)
+    finally:
+        await schedule.delete()
+    runs = {s.id for s in await app.engine.list_sessions() if s.id.startswith(name)}
+    assert len(runs) == 2
+
+
+async def test_every_run_of_a_cron_schedule_is_a_session_of_its_own(app: App) -> None:
+    handle = await begin(app, kitchen.Daily.run, cron_schedule="@every 1s")
+    try:
+        async with asyncio.timeout(30):
+            while len(await app.engine.find_sessions(handle.id)) < 2:
+                await asyncio.sleep(0.1)
+    finally:
+        await handle.terminate()
+    sessions = await app.engine.find_sessions(handle.id)
+    assert len({s.id for s in sessions}) == len(sessions) >= 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (kitchen.DinnerWithoutCook, "step 2 was the call of a sub-workflow"),
+        (kitchen.DinnerOfMeat, "step 2 was 'Cook'"),
+        (kitchen.DinnerCookedFirst, "step 1 was 'do'"),
+    ],
+)
+async def test_code_that_calls_something_else_is_told_which_step(
+    app: App, temporal_env: WorkflowEnvironment, changed: type, says: str
+) -> None:
+    handle = await begin(app, kitchen.Dinner.run)
+    await handle.result()
+    queue = f"{app.task_queue}-changed"
+    async with running_app(
+        temporal_env, app.url, queue, workflows=[changed, kitchen.Cook], activities=[kitchen.do]
+    ) as other:
+        found = await app.engine.find_run(handle.id)
+        assert found is not None
+        await app.engine.register_run(found[0].id, replace(found[1], task_queue=queue))
+        request = BranchRequest(at=Target(step=6), name="changed")
+        child = await other.sessions.branch(handle.id, request)
+        with pytest.raises(WorkflowFailureError) as caught:
+            await other.client.get_workflow_handle(child.workflow_id).result()
+    cause: Any = caught.value.cause
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    assert isinstance(cause, ApplicationError)
+    assert cause.type == "diverged"
+    assert says in cause.message
+
+
+@activity.defn(name="do")
+async def _forgetful(dinner: str, what: str) -> list[str]:
+    return [dinner, what]
+
+
+async def test_callers_from_before_the_plugin_replay_with_it(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
+) -> None:
+    client = await Client.connect(temporal_env.client.service_client.config.target_host)
+    async with Worker(
+        client,
+        task_queue=task_queue,
+        workflows=[kitchen.Planner, kitchen.Thinker],
+        activities=[_forgetful],
+    ):
+        handle = await client.start_workflow(
+            kitchen.Planner.run, "before", id=f"{task_queue}-before", task_queue=task_queue
+        )
+        assert await handle.result() == "thought of salt"
+    plugin = CheckpointPlugin(f"sqlite:///{tmp_path}/ckpt.db")
+    replayer = Replayer(workflows=[kitchen.Planner], plugins=[plugin])
+    await replayer.replay_workflow(await handle.fetch_history())
