@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from .observe import Observer
+
 __all__ = [
     "TABLES",
     "Above",
@@ -396,9 +398,15 @@ class Expect:
 
 
 class Store(ABC):
-    """A database that runs transactions."""
+    """A database that runs transactions.
+
+    Attributes:
+        url: Where it is.
+        observer: Is told of every transaction that was committed.
+    """
 
     url: str
+    observer: Observer | None = None
 
     @abstractmethod
     async def read(self, work: Callable[[Tx], T]) -> T:

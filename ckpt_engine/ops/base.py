@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ..errors import Corrupted, EngineClosed
 from ..model import SnapshotConfig
+from ..observe import Observer
 from ..store import Expect, Store, Tx
 from .source import Caches, MissError, Source
 
@@ -30,7 +31,12 @@ class EngineBase:
         self._store = store
         self._caches = Caches(int(config.cache_mb * 1_000_000))
         self._closed = False
+        self._observer: Observer | None = None
         self._background: set[asyncio.Task[None]] = set()
+
+    def observe(self, observer: Observer | None) -> None:
+        """Tell ``observer`` of every transaction and look-up from now on."""
+        self._observer = self._store.observer = observer
 
     async def _read(self, work: Callable[[Source], T]) -> T:
         """Run ``work`` in a read transaction; once more without the caches if a row is missing.
@@ -48,9 +54,16 @@ class EngineBase:
         """Run ``work`` from memory, in a read transaction where that does not suffice."""
         self._check_open()
         try:
-            return work(Source(self._caches))
+            found = work(Source(self._caches))
         except MissError:
+            self._looked_up(hit=False)
             return await self._read(work)
+        self._looked_up(hit=True)
+        return found
+
+    def _looked_up(self, *, hit: bool) -> None:
+        if self._observer is not None:
+            self._observer.looked_up(hit=hit)
 
     async def _write(self, work: Callable[[Tx, Source], T], *, threads: tuple[str, ...] = ()) -> T:
         """Run ``work`` in a write transaction."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from ..errors import Corrupted, InvalidRequest, WrongKey
 from ..keys import KEY_BYTES, Keyring, aes_gcm
+from ..observe import Observer
 from ..store import (
     TABLES,
     Batch,
@@ -143,6 +144,10 @@ class _EncryptedTx(Tx):
         self._inner = inner
         self._cipher = cipher
 
+    @property
+    def meta_keys(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (*self._inner.meta_keys, _META)
+
     def find(
         self, table: type[R], order: str = "", limit: int | None = None, **where: Cond
     ) -> list[R]:
@@ -207,6 +212,14 @@ class EncryptedStore(Store):
         else:
             data_key = _unwrapped(found, keys, inner.url)
         return cls(inner, _Cipher(data_key))
+
+    @property
+    def observer(self) -> Observer | None:
+        return self._inner.observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._inner.observer = observer
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         return await self._inner.read(lambda tx: work(_EncryptedTx(tx, self._cipher)))

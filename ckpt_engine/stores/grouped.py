@@ -96,6 +96,8 @@ class GroupedStore(Store):
                 write.error = write.error or err
         finally:
             self._running = None
+        if self.observer is not None and (done := sum(w.error is None for w in group)):
+            self.observer.committed(done)
         for write in group:
             if write.done.done():
                 continue

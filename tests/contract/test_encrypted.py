@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -19,8 +20,25 @@ from ckpt_engine import (
     create_checkpoint_engine,
 )
 from ckpt_engine.keys import new_key
-from ckpt_engine.store import Store
-from ckpt_engine.stores.encrypted import EncryptedStore
+from ckpt_engine.store import (
+    TABLES,
+    Batch,
+    Blob,
+    BlobRef,
+    CheckpointRow,
+    Edge,
+    HeadMoveRow,
+    Lineage,
+    Meta,
+    Pin,
+    RunRow,
+    StateRow,
+    Store,
+    TagRow,
+    ThreadRow,
+    Tombstone,
+)
+from ckpt_engine.stores.encrypted import _BODIES, _DIGESTS, EncryptedStore
 from ckpt_engine.stores.sql import SqlStore
 from ckpt_engine.testing import EngineContract, StoreContract
 
@@ -159,3 +177,34 @@ def test_a_new_key_can_be_parsed_with_an_older_one_behind_it() -> None:
     assert ring.open("k2", ring.seal(b"x", b"here"), b"here") == b"x"
     with pytest.raises(WrongKey, match="the bytes were changed"):
         ring.open("k2", ring.seal(b"x", b"here"), b"there")
+
+
+PLAIN = {
+    ThreadRow: {"name", "branch"},
+    HeadMoveRow: set(),
+    Lineage: {"pieces"},  # positions
+    CheckpointRow: {"id", "node"},
+    Edge: set(),
+    Batch: {"log"},  # the names of logs
+    StateRow: set(),
+    Blob: set(),
+    BlobRef: set(),
+    TagRow: {"name"},
+    Pin: {"owner"},
+    RunRow: {"namespace", "workflow_id", "run_id", "workflow_type", "task_queue", "supervisor"},
+    Tombstone: {"key"},  # an id, or the digest of a name
+    Meta: {"key", "value"},
+}
+"""Every column of text or bytes that is stored in the clear, on purpose."""
+
+
+def test_of_every_column_it_is_decided_whether_it_is_in_the_clear() -> None:
+    for table in TABLES:
+        words = {
+            name
+            for name, kind in get_type_hints(table).items()
+            if {str, bytes} & {kind, *get_args(kind)}
+        }
+        hidden = {*_BODIES.get(table, ()), *_DIGESTS.get(table, ())}
+        assert words == PLAIN[table] | hidden, table.__name__
+        assert not PLAIN[table] & hidden
