@@ -12,7 +12,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PURE = {
     f"ckpt_engine.{name}"
-    for name in ("codec", "delta", "graph", "keys", "merge", "observe", "retention", "triggers")
+    for name in (
+        "codec",
+        "delta",
+        "graph",
+        "keys",
+        "merge",
+        "observe",
+        "retention_words",
+        "retention",
+        "triggers",
+    )
 }
 BASE = {"ckpt_engine.errors", "ckpt_engine.model"}
 IN_WORKFLOWS = {f"ckpt_engine.temporal.{name}" for name in ("contract", "session", "rewindable")}

@@ -1,0 +1,53 @@
+"""Retention policies in words, for command lines and settings: ``last:100 | milestones:20``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from functools import reduce
+from operator import and_, or_
+from typing import Literal, cast
+
+from .errors import InvalidRequest
+from .retention import KEEP_ALL, KeepAge, KeepLastN, KeepMilestones, RetentionPolicy
+
+__all__ = ["RETENTION_WORDS", "parse_retention"]
+
+RETENTION_WORDS = (
+    "all, last:N, milestones:N (each thread; /session for the session as a whole), "
+    "age:30d (or h, m, s, w); a | b keeps what either keeps, a & b what both keep"
+)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_PER = Literal["thread", "session"]
+_COUNTED: dict[str, Callable[[int, _PER], RetentionPolicy]] = {
+    "last": KeepLastN,
+    "milestones": KeepMilestones,
+}
+
+
+def parse_retention(text: str) -> RetentionPolicy:
+    """Return the policy that the words mean; ``&`` binds before ``|``.
+
+    Args:
+        text: Such as ``last:100``, ``age:30d & last:1000``, ``milestones:20/session | age:1d``.
+
+    Raises:
+        InvalidRequest: A word is none of them; the message lists those there are.
+    """
+    either = [reduce(and_, map(_word, part.split("&"))) for part in text.split("|")]
+    return reduce(or_, either)
+
+
+def _word(text: str) -> RetentionPolicy:
+    word = text.strip()
+    if word == "all":
+        return KEEP_ALL
+    if found := re.fullmatch(r"(last|milestones):(\d+)(?:/(thread|session))?", word):
+        return _COUNTED[found[1]](int(found[2]), cast("_PER", found[3] or "thread"))
+    if found := re.fullmatch(r"age:(\d+)([smhdw])", word):
+        try:
+            return KeepAge(timedelta(**{_UNITS[found[2]]: int(found[1])}))
+        except OverflowError:
+            raise InvalidRequest(f"{word!r} is longer ago than can be counted") from None
+    raise InvalidRequest(f"{word!r} says no retention policy: {RETENTION_WORDS}")
