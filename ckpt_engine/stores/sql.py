@@ -153,16 +153,14 @@ class SqlStore(GroupedStore):
     async def reclaim(self, *, erase: bool = False) -> int:
         before = await self.size()
         with translated(self._path):
-            await _on_thread(self._writer, lambda db: self._reclaim(db, erase=erase))
+            if erase:
+                await _on_thread(self._writer, _rewrite_file)
+            else:
+                # one part at a time, so that writes find their turn in between
+                while await _on_thread(self._writer, _free_some):
+                    pass
+                await _on_thread(self._writer, _empty_log)
         return max(0, before - await self.size())
-
-    def _reclaim(self, db: sqlite3.Connection, *, erase: bool) -> None:
-        while db.execute("PRAGMA freelist_count").fetchone()[0]:
-            # executescript steps the statement to its end; execute would free one page
-            db.executescript("PRAGMA incremental_vacuum(256)")
-        busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy and erase:
-            raise StoreBusy("a reader still holds pages from before the erasure; try again")
 
     async def size(self) -> int:
         files = [Path(self._path), Path(f"{self._path}-wal")]
@@ -175,6 +173,35 @@ class SqlStore(GroupedStore):
             with contextlib.suppress(sqlite3.Error):
                 await connection.close()
         await self._engine.dispose()
+
+
+def _free_some(db: sqlite3.Connection) -> bool:
+    """Give some free pages back; return whether there may be more."""
+    if not db.execute("PRAGMA freelist_count").fetchone()[0]:
+        return False
+    # executescript steps the statement to its end; execute would free one page
+    db.executescript("PRAGMA incremental_vacuum(256)")
+    return True
+
+
+def _empty_log(db: sqlite3.Connection) -> bool:
+    """Write the log back and cut it off; return whether no reader stood in the way."""
+    busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
+def _rewrite_file(db: sqlite3.Connection) -> None:
+    """Leave no byte that is not of a row.
+
+    Overwriting what is deleted does not suffice: where SQLite has moved rows between pages, copies
+    of them stay in the gaps, even with ``secure_delete``.
+    """
+    if _empty_log(db):
+        db.execute("VACUUM")
+        if _empty_log(db):
+            db.execute("PRAGMA secure_delete = FAST")
+            return
+    raise StoreBusy("a reader still holds pages from before the erasure; try again")
 
 
 async def _on_thread(connection: Any, run: Callable[[sqlite3.Connection], T]) -> T:
