@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from .merge import MISSING, MergeConflict
     from .quickstart import create_checkpoint_engine
     from .retention import KEEP_AGE, KEEP_ALL, KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
+    from .retention_words import parse_retention
 
 __all__ = [
     "KEEP_AGE",
@@ -118,6 +119,7 @@ __all__ = [
     "WrongKey",
     "create_checkpoint_engine",
     "new_checkpoint_id",
+    "parse_retention",
 ]
 
 _LAZY = {
@@ -131,6 +133,7 @@ _LAZY = {
     "MergeConflict": "merge",
     "RetentionPolicy": "retention",
     "create_checkpoint_engine": "quickstart",
+    "parse_retention": "retention_words",
 }
 
 

@@ -14,6 +14,7 @@ from ..errors import InvalidRequest
 
 __all__ = [
     "CANCELED",
+    "COLLECT",
     "ENDED",
     "ENGINE_ACTIVITIES",
     "FORWARD_UPDATE",
@@ -53,8 +54,10 @@ __all__ = [
 FORWARD_UPDATE, PREPARE_CHILD, SUPERSEDE = "ckpt_forward_update", "ckpt_prepare", "ckpt_supersede"
 HAS_ENDED, OUTCOME, SEND_AGAIN = "ckpt_has_ended", "ckpt_outcome", "ckpt_send_again"
 JOIN_CALL, RECALL = "ckpt_join", "ckpt_recall"
+COLLECT = "ckpt_collect"
 ENGINE_ACTIVITIES = frozenset(
     {
+        COLLECT,
         FORWARD_UPDATE,
         HAS_ENDED,
         JOIN_CALL,

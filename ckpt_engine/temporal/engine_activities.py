@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,10 @@ from ..errors import CheckpointError, Retryable
 from .again import send_again
 from .calls import JoinCall, Recall
 from .checkpoints import prepare_child, run_of
+from .collect import CollectRequest
 from .contract import (
     CANCELED,
+    COLLECT,
     FORWARD_UPDATE,
     HAS_ENDED,
     JOIN_CALL,
@@ -42,6 +45,8 @@ from .joining import join_call, recall
 from .origin import ensure_origin
 
 if TYPE_CHECKING:
+    from ckpt_engine import CheckpointEngine
+
     from .interceptor import Runtime
 
 __all__ = ["EngineActivities"]
@@ -68,7 +73,35 @@ class EngineActivities:
             self.outcome,
             self.join,
             self.recall,
+            self.collect,
         ]
+
+    @activity.defn(name=COLLECT)
+    async def collect(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """Carry out a retention policy, session by session; a retry goes on where it stopped."""
+        from ckpt_engine import parse_retention
+
+        engine = self._runtime().engine
+        try:
+            request = parse(CollectRequest, ask)
+            policy = parse_retention(request.keep) if request.keep else None
+            if request.session is not None:
+                sessions = [request.session]
+            else:
+                sessions = await _every_session(engine)
+            total: Counter[str] = Counter()
+            for session in sessions:
+                activity.heartbeat(session)
+                report = await engine.collect(policy, session_id=session, dry_run=request.dry_run)
+                total["dropped"] += len(report.dropped)
+                total["kept"] += sum(report.kept.values())
+                total["bytes_freed"] += report.bytes_freed
+            if request.optimize and not request.dry_run:
+                optimized = await engine.optimize()
+                total["bytes_freed"] += max(0, optimized.size_before - optimized.size_after)
+        except CheckpointError as err:
+            raise to_failure(err) from err
+        return {"sessions": len(sessions), "dry_run": request.dry_run, **total}
 
     @activity.defn(name=PREPARE_CHILD)
     async def prepare(self, ask: dict[str, Any]) -> dict[str, Any]:
@@ -179,3 +212,8 @@ class EngineActivities:
 def _told(cause: BaseException) -> ApplicationError:
     """Return a failure that the activity is not retried for, whatever it passes on."""
     return ApplicationError(str(cause), type=OUTCOME_FAILED, non_retryable=True)
+
+
+async def _every_session(engine: CheckpointEngine) -> list[str]:
+    """Return the ids of all sessions."""
+    return [thread.session_id for thread in await engine.list_sessions(limit=1_000_000)]

@@ -21,6 +21,7 @@ from temporalio.worker import (
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ..errors import EngineClosed, InvalidRequest
+from .collect import CollectWorkflow
 from .engine_activities import EngineActivities
 from .interceptor import _BLOB_LIMIT, CheckpointActivityInbound, Runtime
 from .policy import Policies, StepPolicy
@@ -98,6 +99,8 @@ class CheckpointPlugin(SimplePlugin):
         config["interceptors"] = [*config.get("interceptors", ()), ours]
         own = EngineActivities(ours.runtime).all()
         config["activities"] = [*config.get("activities", ()), *own]
+        if config.get("workflows"):  # else it would begin to ask for workflow tasks
+            config["workflows"] = [*config["workflows"], CollectWorkflow]
         return config
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
