@@ -16,22 +16,27 @@ from ckpt_engine.cli.server.search import find_executable
 from ckpt_engine.cli.settings import Settings
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def temporal_env() -> AsyncIterator[WorkflowEnvironment]:
-    """A development server for the whole run; found or obtained as `ckpt server` does it."""
-    settings = Settings()
-    executable = await find_executable(
-        TextReporter(), cache=settings.cache, named=settings.temporal_cli
-    )
-    env = await WorkflowEnvironment.start_local(
+async def start_server(*settings: str) -> WorkflowEnvironment:
+    """Start a development server; found or obtained as `ckpt server` does it.
+
+    Args:
+        settings: Dynamic settings beside those of every test, as ``key=value``.
+    """
+    found = Settings()
+    executable = await find_executable(TextReporter(), cache=found.cache, named=found.temporal_cli)
+    every = ("system.enableActivityEagerExecution=true", *settings)
+    return await WorkflowEnvironment.start_local(
         data_converter=pydantic_data_converter,
         dev_server_existing_path=str(executable),
         dev_server_log_level="error",
-        dev_server_extra_args=[
-            "--dynamic-config-value",
-            "system.enableActivityEagerExecution=true",
-        ],
+        dev_server_extra_args=[arg for one in every for arg in ("--dynamic-config-value", one)],
     )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def temporal_env() -> AsyncIterator[WorkflowEnvironment]:
+    """A development server for the whole run."""
+    env = await start_server()
     try:
         yield env
     finally:

@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _KEPT = 100  # refusals and children shown, and request ids remembered times ten
+_MOST_CARRIED = 256 * 1024  # characters of requests
 _CARRIED = 20  # refusals that cross continue-as-new, so that the header stays small
 
 
@@ -200,6 +201,9 @@ class Session:
             if answer["request_id"]:
                 child = StartedChild.model_validate(answer)
                 session.answered[child.request_id] = child
+        for kind, body in was["requests"]:
+            model = RewindRequest if kind == "rewind" else BranchRequest
+            session.requests.append(Request(kind, model.model_validate(body)))
         if session.active is not None:
             session.stopped, session.phase = True, "supervising"
         return session
@@ -222,6 +226,7 @@ class Session:
             "children": [child.model_dump() for child in children],
             "refusals": [refusal.model_dump() for refusal in list(self.refusals)[-_CARRIED:]],
             "answered": [child.model_dump() for child in answered[-_KEPT:]],
+            "requests": [(request.kind, request.body.model_dump()) for request in self.requests],
         }
         return SessionHeader(seed=self._continued(), carried=carried)
 
@@ -337,6 +342,14 @@ class Session:
                 return waiting
         self.requests.append(request)
         return request
+
+    @property
+    def can_be_carried(self) -> bool:
+        """Whether the requests that wait are small enough to cross continue-as-new."""
+        if self.waiting:
+            return False  # somebody waits for the answer of this run
+        bodies = (request.body.model_dump_json() for request in self.requests)
+        return sum(map(len, bodies)) < _MOST_CARRIED
 
     def answer(self, request: Request, child: StartedChild) -> None:
         """End a request with the child it started, and remember its request id."""

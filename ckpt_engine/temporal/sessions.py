@@ -29,7 +29,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from .. import errors
 from ..errors import CheckpointError, Conflict, InvalidRequest, StoreUnavailable, ThreadNotFound
-from ..model import Thread, WorkflowRun, new_checkpoint_id
+from ..model import SnapshotTrigger, Thread, WorkflowRun, new_checkpoint_id
 from .again import decoded, how_it_started, send_again
 from .checkpoints import prepare_child
 from .children import arguments
@@ -161,6 +161,8 @@ class Sessions:
     ) -> StartedChild:
         engine = self._engine
         thread, run = await self._address(workflow_id)
+        if request.request_id and (known := await self._answered(thread, request.request_id)):
+            return known
         kind = "rewind" if isinstance(request, RewindRequest) else "branch"
         suffix = secrets.token_hex(3)
         name = "rewind" if isinstance(request, RewindRequest) else request.name
@@ -219,6 +221,31 @@ class Sessions:
         if run.supervisor:
             return await self._address(run.supervisor)
         return await newest_thread(self._engine, thread.id), run
+
+    async def _answered(self, thread: Thread, request_id: str) -> StartedChild | None:
+        """Return the child that a request of this id has started, whoever was asked."""
+        runs = await self._engine.runs(thread.session_id)
+        for made in await self._engine.list_threads(thread.session_id):
+            if made.origin is None or made.id not in runs:
+                continue
+            points = await self._engine.list_time_travel_points(
+                made.id, limit=None, trigger=SnapshotTrigger.MANUAL
+            )
+            for first in points:
+                if first.thread_id == made.id and first.metadata.get("request_id") == request_id:
+                    run = runs[made.id]
+                    return StartedChild.model_validate(
+                        {
+                            "kind": first.node,
+                            "workflow_id": run.workflow_id,
+                            "run_id": run.run_id,
+                            "thread": made.id,
+                            "branch": made.branch,
+                            "seed": list(first.parents),
+                            "request_id": request_id,
+                        }
+                    )
+        return None
 
     async def _end_stand_in(self, thread: Thread, address: WorkflowRun) -> None:
         """Cancel the child that still runs in the place of a root that was terminated."""

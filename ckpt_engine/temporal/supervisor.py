@@ -88,14 +88,14 @@ class Supervisor:
             if self._handling is not None:
                 self._handling.result()
                 self._handling = None
+            if self._continues():
+                workflow.continue_as_new(args=list(self._args))
             if self._session.requests:
                 request = self._session.requests.popleft()
                 self._handling = asyncio.create_task(self._handle(request))
             elif self._is_over():
                 self._session.phase = "closing"
                 return await self._outcome()
-            elif self._continues():
-                workflow.continue_as_new(args=list(self._args))
 
     def _something_to_do(self) -> bool:
         if self._handling is not None:
@@ -123,8 +123,8 @@ class Supervisor:
             session.phase == "supervising"
             and not self._cancelled
             and not self._running.done()
-            and session.waiting == 0
             and workflow.info().is_continue_as_new_suggested()
+            and session.can_be_carried
         )
 
     def _pass_on_cancellation(self) -> None:

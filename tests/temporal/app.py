@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from datetime import timedelta
 
@@ -38,7 +39,10 @@ async def walk(root: str, node: int) -> str:
     key = f"{root}/{node}"
     if (opened := GATES.pop(key, None)) is not None:
         REACHED[key].set()
-        await opened.wait()
+        while not opened.is_set():
+            activity.heartbeat()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(opened.wait(), timeout=1)
     return f"done {node}"
 
 

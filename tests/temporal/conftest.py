@@ -51,16 +51,21 @@ class App:
 POLICIES = {"recite": StepPolicy(record=False)}
 
 
-@asynccontextmanager
-async def running_app(
-    env: WorkflowEnvironment, url: str, task_queue: str, **options: Any
-) -> AsyncIterator[App]:
-    client = await Client.connect(
+async def connect(env: WorkflowEnvironment, url: str) -> Client:
+    """Return a client of the server, with the plugin."""
+    return await Client.connect(
         env.client.service_client.config.target_host,
         namespace=env.client.namespace,
         data_converter=pydantic_data_converter,
         plugins=[CheckpointPlugin(url, policies=POLICIES)],
     )
+
+
+@asynccontextmanager
+async def running_app(
+    env: WorkflowEnvironment, url: str, task_queue: str, **options: Any
+) -> AsyncIterator[App]:
+    client = await connect(env, url)
     options.setdefault("workflows", [Walker])
     options.setdefault("activities", ACTIVITIES)
     worker = Worker(client, task_queue=task_queue, **options)
