@@ -16,7 +16,9 @@ from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.worker import Worker
 
 from ckpt_agent.activities.agent import AgentActivities
+from ckpt_agent.activities.experiment import ExperimentActivities
 from ckpt_agent.workflows.agent import AgentWorkflow
+from ckpt_agent.workflows.experiment import ExperimentWorkflow, PromoteWorkflow
 from ckpt_engine import Keyring
 from ckpt_engine.contrib.agent import load_agent
 from ckpt_engine.model import SnapshotTrigger
@@ -33,6 +35,10 @@ POLICIES = {
     "call_model": StepPolicy(trigger=SnapshotTrigger.LLM_CALL),
     "call_tool": StepPolicy(trigger=SnapshotTrigger.TOOL_CALL),
     "resume_point": StepPolicy(record=False),
+    **{
+        f"experiment_{name}": StepPolicy(memory=False)
+        for name in ("check", "judge", "measure", "promote", "score", "verdict")
+    },
 }
 
 
@@ -81,20 +87,23 @@ def make_worker(
     task_queue: str,
     shutdown: timedelta = timedelta(seconds=10),
 ) -> Worker:
-    """Return a worker that runs agents made of ``agent``; its tools may be sync or async.
+    """Return a worker that runs agents made of ``agent``, and experiments with them.
 
     Args:
         client: One that :func:`connect` made.
-        agent: The agent.
+        agent: The agent; its tools may be sync or async.
         task_queue: The task queue.
         shutdown: How long steps in flight may go on when it is stopped; a commit that has begun
             is always finished.
     """
+    plugins = client.config()["plugins"]
+    plugin = next(plugin for plugin in plugins if isinstance(plugin, CheckpointPlugin))
+    experiments = ExperimentActivities(lambda: plugin.engine, agent)
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[AgentWorkflow],
-        activities=AgentActivities(agent).all(),
+        workflows=[AgentWorkflow, ExperimentWorkflow, PromoteWorkflow],
+        activities=[*AgentActivities(agent).all(), *experiments.all()],
         graceful_shutdown_timeout=shutdown,
         activity_executor=concurrent.futures.ThreadPoolExecutor(16),
         # a rewind cancels the step in flight, which hears of it in the answer to a heartbeat

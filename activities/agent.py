@@ -18,8 +18,10 @@ from ckpt_agent.workflows.messages import (
 )
 from ckpt_engine.contrib.agent import AgentSpec
 from ckpt_engine.errors import InvalidRequest
+from ckpt_engine.experiments.budget import Lease
 from ckpt_engine.temporal import current_step
 
+from .budget import Purse
 from .conversation import (
     answer_of,
     find_call,
@@ -64,21 +66,17 @@ class AgentActivities:
         step.next_node = "model"
 
     @activity.defn
-    async def call_model(self) -> ModelTurn:
-        """Ask the model once and append its response."""
+    async def call_model(self, lease: Lease | None = None) -> ModelTurn:
+        """Ask the model once, at most for what a lease pays, and append its response."""
         step = await current_step()
         state = dict(step.state)
         usage = _mapping(state, "usage")
         name = _text(state, "model") or self._spec.model_name
-        model = self._models.get(name)
+        purse = None if lease is None else Purse(lease, state.get("budget"), name)
         async with heartbeating():
-            response = await ask_model(
-                model,
-                _conversation(step.messages),
-                instructions=_text(state, "instructions"),
-                settings=_mapping(state, "settings"),
-                tools=await ToolBox(self._toolset, model, state).definitions(),
-            )
+            response = await self._ask(name, step.messages, state, purse)
+        if purse is not None:
+            step.state["budget"] = purse.settle(response)
         step.append(to_stored(response))
         step.state["usage"] = with_usage(usage, response)
         step.metadata.update(
@@ -90,6 +88,24 @@ class AgentActivities:
         calls = tool_calls_of(response)
         step.next_node = "tools" if calls else "end"
         return ModelTurn(tool_calls=calls, answer=None if calls else answer_of(response))
+
+    async def _ask(
+        self, name: str, stored: Sequence[Any], state: dict[str, Any], purse: Purse | None
+    ) -> ModelResponse:
+        model = self._models.get(name)
+        messages, instructions = _conversation(stored), _text(state, "instructions")
+        settings = _mapping(state, "settings")
+        tools = await ToolBox(self._toolset, model, state).definitions()
+        if purse is not None:
+            settings = purse.settings(settings, messages, instructions, tools)
+        try:
+            return await ask_model(
+                model, messages, instructions=instructions, settings=settings, tools=tools
+            )
+        except ApplicationError as err:
+            if purse is None:
+                raise
+            purse.failed(err)
 
     @activity.defn
     async def call_tool(self, call: ToolCall) -> ToolOutcome:

@@ -73,7 +73,18 @@ class ToolBox:
             return _answer(call, "failed", f"{type(err).__name__}: {err}")
 
     async def _tools(self) -> dict[str, ToolsetTool[_State]]:
-        return await self._toolset.get_tools(self._context)
+        tools = await self._toolset.get_tools(self._context)
+        chosen = self._context.deps.get("tools")
+        if chosen is None:
+            return tools
+        if not isinstance(chosen, list) or not set(chosen) <= set(tools):
+            raise ApplicationError(
+                f"the state key 'tools' must list tools of the agent ({', '.join(sorted(tools))}), "
+                f"not {chosen!r}: rewind with another value",
+                type="state",
+                non_retryable=True,
+            )
+        return {name: tool for name, tool in tools.items() if name in chosen}
 
     async def _run(self, tool: ToolsetTool[_State], call: ToolCallPart) -> Any:
         raw = call.args or {}

@@ -25,13 +25,18 @@ PURE = {
     )
 }
 BASE = {"ckpt_engine.errors", "ckpt_engine.model"}
-IN_WORKFLOWS = {f"ckpt_engine.temporal.{name}" for name in ("contract", "session", "rewindable")}
+IN_WORKFLOWS = {
+    f"ckpt_engine.temporal.{name}"
+    for name in ("branching", "children", "contract", "rewindable", "session")
+}
+EXPERIMENTS = {
+    f"ckpt_engine.experiments.{name}" for name in ("budget", "report", "spec")
+}  # plain values, for workflows as well
 AROUND_WORKFLOWS = {
     f"ckpt_engine.temporal.{name}"
     for name in (
         "beginning",
         "calls",
-        "children",
         "policy",
         "replay_clock",
         "stand_in",
@@ -245,7 +250,7 @@ def test_what_runs_in_workflows_does_no_io(module: str) -> None:
 
 
 def test_workflows_use_values_and_the_workflow_side_only() -> None:
-    allowed = BASE | IN_WORKFLOWS | {"ckpt_agent.workflows"}
+    allowed = BASE | IN_WORKFLOWS | EXPERIMENTS | {"ckpt_agent.workflows"}
     assert broken("ckpt_agent.workflows", allowed) == []
     wrong = [
         str(found)
@@ -257,8 +262,22 @@ def test_workflows_use_values_and_the_workflow_side_only() -> None:
 
 
 def test_activities_use_the_package_and_the_messages_of_workflows() -> None:
-    allowed = {"ckpt_engine", "ckpt_agent.activities", "ckpt_agent.workflows.messages"}
+    allowed = {
+        "ckpt_engine",
+        "ckpt_agent.activities",
+        "ckpt_agent.workflows.experiment_messages",
+        "ckpt_agent.workflows.messages",
+    }
     assert broken("ckpt_agent.activities", allowed) == []
+
+
+def test_experiments_are_plain_values_and_functions() -> None:
+    assert broken("ckpt_engine.experiments", BASE) == []
+    for module in EXPERIMENTS:
+        assert broken(module, EXPERIMENTS) == []
+    heavy = ("temporalio", "scipy", "numpy", "yaml", "jinja2", "pathlib", "socket", *BACKENDS)
+    wrong = [str(f) for f in IMPORTS if f.module in EXPERIMENTS and within(f.target, *heavy)]
+    assert wrong == []
 
 
 def test_application_folders_are_never_imported_by_their_bare_names() -> None:
@@ -294,7 +313,9 @@ def test_the_shipped_agent_uses_nothing_that_others_could_not(folder: str) -> No
             assert node.module is not None
             for alias in node.names:
                 home = f"{node.module}.{alias.name}"
-                known = node.module in OF_OTHERS or within(node.module, "ckpt_engine.contrib")
+                known = node.module in OF_OTHERS or within(
+                    node.module, "ckpt_engine.contrib", "ckpt_engine.experiments"
+                )
                 if home not in OF_OTHERS and not (
                     known and alias.name in public_names(node.module)
                 ):

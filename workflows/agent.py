@@ -17,6 +17,8 @@ from temporalio.exceptions import ApplicationError
 from ckpt_engine.temporal.rewindable import Rewindable
 
 with workflow.unsafe.imports_passed_through():
+    from ckpt_engine.experiments.budget import Lease
+
     from .messages import AgentInput, AgentResult, ModelTurn, ResumePoint, ToolCall, ToolOutcome
 
 if TYPE_CHECKING:
@@ -42,21 +44,25 @@ class AgentWorkflow(Rewindable, resume="next_node"):
 
     def __init__(self) -> None:
         self._max_steps = 0
+        self._lease: Lease | None = None
 
     @workflow.run
     async def run(self, input: AgentInput) -> AgentResult:
         """Work until the model answers, from the start or from the seed.
 
         Raises:
-            ApplicationError: The limit on steps is reached (``step-limit``).
+            ApplicationError: The limit on steps is reached (``step-limit``), or what a trial of
+                an experiment may spend is spent (``budget``).
         """
         self._max_steps = input.max_steps
+        self._lease = self._own_lease()
         point = await self._enter(input)
         answer, calls = point.answer, point.tool_calls
         if point.node == "tools":
             await self._call_tools(calls)
         while point.node != "end":
-            turn: ModelTurn = await self._step("call_model", (), ModelTurn, _MODEL)
+            paid = () if self._lease is None else (self._lease,)
+            turn: ModelTurn = await self._step("call_model", paid, ModelTurn, _MODEL)
             if not turn.tool_calls:
                 answer = turn.answer
                 break
@@ -69,6 +75,11 @@ class AgentWorkflow(Rewindable, resume="next_node"):
             checkpoint=session.main.parents()[-1],
             steps=session.step,
         )
+
+    def _own_lease(self) -> Lease | None:
+        """Return what this line may spend; what people branch from a trial has no lease."""
+        lease = workflow.memo_value("lease", default=None, type_hint=Lease)
+        return lease if lease and lease.owner == self.checkpoint_session.thread else None
 
     async def _enter(self, start: AgentInput) -> ResumePoint:
         """Begin, or find where a seeded conversation goes on."""
@@ -98,4 +109,14 @@ class AgentWorkflow(Rewindable, resume="next_node"):
                 type="step-limit",
                 non_retryable=True,
             )
+        self._check_lease(activity)
         return await workflow.execute_activity(activity, args=args, result_type=result, **options)
+
+    def _check_lease(self, activity: str) -> None:
+        lease, seed = self._lease, self.seed
+        if lease is None or lease.steps is None or seed is None or activity == "resume_point":
+            return
+        if self.checkpoint_session.step - seed.step >= lease.steps:
+            raise ApplicationError(
+                f"the budget is used up: {lease.steps} steps", type="budget", non_retryable=True
+            )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model
     from pydantic_ai.toolsets import FunctionToolset
 
-__all__ = ["AgentNotLoaded", "AgentSpec", "load_agent"]
+__all__ = ["AgentNotLoaded", "AgentSpec", "import_here", "load_agent"]
 
 
 _OF_EXTRA = {"pydantic_ai", "openai", "anthropic"}
@@ -123,7 +123,7 @@ def load_agent(reference: str) -> AgentSpec:
         raise AgentNotLoaded(
             f"{reference!r} does not name an agent: write module:attribute, such as mymodule:agent"
         )
-    module = _import(module_name)
+    module = import_here(module_name)
     try:
         found = getattr(module, attribute)
     except AttributeError:
@@ -138,7 +138,12 @@ def load_agent(reference: str) -> AgentSpec:
     return found
 
 
-def _import(name: str) -> Any:
+def import_here(name: str) -> Any:
+    """Return a module; the current directory is on the path.
+
+    Raises:
+        AgentNotLoaded: There is no such module, or it could not be imported.
+    """
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)

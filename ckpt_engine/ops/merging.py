@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from ..errors import InvalidRequest, MergeConflictError, NotInSession
 from ..graph import GraphNode, is_ancestor
@@ -37,6 +38,7 @@ class Merging(Writing):
         *,
         strategy: Strategy = "raise",
         reducers: Mapping[str, Reducer] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> MergeResult:
         """Bring a branch's work into another thread, as a checkpoint with both heads as parents.
 
@@ -48,6 +50,7 @@ class Merging(Writing):
             strategy: Whose value a conflict takes: ``ours`` is the thread merged into; ``raise``
                 refuses conflicts.
             reducers: State key -> function of base, ours and theirs that merges it.
+            metadata: Small facts to keep with the merge, such as who wanted it.
 
         Raises:
             MergeConflictError: Both sides changed something; ``conflicts`` lists what.
@@ -66,6 +69,7 @@ class Merging(Writing):
                 strategy,
                 reducers,
                 resolved,
+                metadata or {},
             )
 
         try:
@@ -85,6 +89,7 @@ class Merging(Writing):
         strategy: Strategy,
         reducers: Mapping[str, Reducer] | None,
         resolved: list[str],
+        metadata: Mapping[str, Any],
     ) -> Draft:
         _ = source.tx  # heads must be read, not remembered
         branch, into = (source.thread(name) for name in names)
@@ -127,7 +132,7 @@ class Merging(Writing):
             tools_result=None,
             next_node=None,
             summary=f"merge of {branch.branch}",
-            metadata={"merged": names[0]},
+            metadata={**metadata, "merged": names[0]},
         )
         # what it adds belongs to the branch's own steps: a join must not count it twice
         for log in draft.logs.values():

@@ -19,7 +19,6 @@ from .contract import (
     PrepareChild,
     PreparedChild,
     RewindRequest,
-    SeedHeader,
 )
 from .rewindable import resume_of
 from .session import Session
@@ -49,13 +48,11 @@ class Children:
     Args:
         session: Its bookkeeping.
         args: Its arguments, given again to every child.
-        seeds: Where the outbound interceptor looks up the header of a child by its workflow id.
     """
 
-    def __init__(self, session: Session, args: Sequence[Any], seeds: dict[str, SeedHeader]) -> None:
+    def __init__(self, session: Session, args: Sequence[Any]) -> None:
         self._session = session
         self._args = args
-        self._seeds = seeds
 
     async def prepare(
         self, kind: str, request: RewindRequest | BranchRequest, child_id: str
@@ -106,7 +103,7 @@ class Children:
         assert seed is not None
         if seed.kind == "rewind":
             seed = seed.model_copy(update={"supervisor": info.workflow_id})
-        self._seeds[child_id] = seed
+        self._session.seeds[child_id] = seed
         handle = await workflow.start_child_workflow(
             info.workflow_type,
             args=list(self._args) if prepared.args is None else arguments(prepared),

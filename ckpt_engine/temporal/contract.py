@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..errors import InvalidRequest
 
 __all__ = [
+    "BRANCH_POINT",
     "CANCELED",
     "COLLECT",
     "ENDED",
@@ -29,10 +30,12 @@ __all__ = [
     "SEND_AGAIN",
     "SUPERSEDE",
     "SUPERSEDED",
+    "BranchPoint",
     "BranchRequest",
     "CallHeader",
     "Caller",
     "ChildStatus",
+    "FindPoint",
     "Origin",
     "Overrides",
     "Prefix",
@@ -55,8 +58,10 @@ FORWARD_UPDATE, PREPARE_CHILD, SUPERSEDE = "ckpt_forward_update", "ckpt_prepare"
 HAS_ENDED, OUTCOME, SEND_AGAIN = "ckpt_has_ended", "ckpt_outcome", "ckpt_send_again"
 JOIN_CALL, RECALL = "ckpt_join", "ckpt_recall"
 COLLECT = "ckpt_collect"
+BRANCH_POINT = "ckpt_branch_point"
 ENGINE_ACTIVITIES = frozenset(
     {
+        BRANCH_POINT,
         COLLECT,
         FORWARD_UPDATE,
         HAS_ENDED,
@@ -442,6 +447,44 @@ class PreparedChild(_Lenient):
     again: SendAgain | None = None
     refused_kind: str = ""
     refused: str = ""
+
+
+class FindPoint(_Lenient):
+    """Asks the engine for a checkpoint of any thread, running or finished, to branch from.
+
+    Attributes:
+        at: The checkpoint.
+        session: Workflow id, thread or session it belongs to; not needed with a checkpoint's id.
+    """
+
+    at: Target
+    session: str | None = None
+
+
+class BranchPoint(_Lenient):
+    """A checkpoint that branches can be started from, and which workflow runs its session.
+
+    Attributes:
+        session: Session id.
+        workflow_id: The session's address.
+        thread: The checkpoint's thread.
+        checkpoint: Its id.
+        step: Its number.
+        digest: Its digest, over content, parents and metadata.
+        workflow_type: The workflow that runs the session.
+        task_queue: Where that runs.
+        resume: How its code finds its way to a seed.
+    """
+
+    session: str
+    workflow_id: str
+    thread: str
+    checkpoint: str
+    step: int
+    digest: str
+    workflow_type: str
+    task_queue: str
+    resume: Literal["replay", "next_node"] = "next_node"
 
 
 class Supersede(_Lenient):

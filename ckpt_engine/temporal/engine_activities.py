@@ -23,6 +23,7 @@ from .calls import JoinCall, Recall
 from .checkpoints import prepare_child, run_of
 from .collect import CollectRequest
 from .contract import (
+    BRANCH_POINT,
     CANCELED,
     COLLECT,
     FORWARD_UPDATE,
@@ -34,6 +35,7 @@ from .contract import (
     RECALL,
     SEND_AGAIN,
     SUPERSEDE,
+    FindPoint,
     PrepareChild,
     PreparedChild,
     SendAgain,
@@ -43,6 +45,7 @@ from .contract import (
 from .failures import to_failure
 from .joining import join_call, recall
 from .origin import ensure_origin
+from .points import branch_point
 
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
@@ -65,6 +68,7 @@ class EngineActivities:
     def all(self) -> Sequence[Callable[..., Any]]:
         """Return the activities to register."""
         return [
+            self.find_point,
             self.prepare,
             self.supersede,
             self.send_again,
@@ -102,6 +106,15 @@ class EngineActivities:
         except CheckpointError as err:
             raise to_failure(err) from err
         return {"sessions": len(sessions), "dry_run": request.dry_run, **total}
+
+    @activity.defn(name=BRANCH_POINT)
+    async def find_point(self, ask: dict[str, Any]) -> dict[str, Any]:
+        """Find a checkpoint to branch from."""
+        try:
+            point = await branch_point(self._runtime().engine, parse(FindPoint, ask))
+        except CheckpointError as err:
+            raise to_failure(err) from None
+        return point.model_dump(mode="json")
 
     @activity.defn(name=PREPARE_CHILD)
     async def prepare(self, ask: dict[str, Any]) -> dict[str, Any]:

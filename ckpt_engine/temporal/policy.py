@@ -19,6 +19,8 @@ class StepPolicy:
     Attributes:
         record: Whether each of them is a step with a checkpoint. When not, it can still look at
             the agent's memory through ``current_step``.
+        memory: Whether it has to do with an agent's memory at all. When not (and then it is no
+            step either), the plugin leaves it alone.
         trigger: What the checkpoint says it was taken for.
         keep: The result in full, only its digest, or nothing of it. Unless it is kept in full, a
             step whose report was lost after its commit runs again.
@@ -27,9 +29,15 @@ class StepPolicy:
     """
 
     record: bool = True
+    memory: bool = True
     trigger: SnapshotTrigger = SnapshotTrigger.TOOL_CALL
     keep: Literal["all", "digest", "nothing"] = "all"
     redact: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Leave out as a step what has no memory."""
+        if not self.memory:
+            object.__setattr__(self, "record", False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,7 @@ class Session:
         ended: Stand-ins that have told so.
         children: Every child a rewind or branch started, oldest first.
         requests: Received and not yet handled.
+        seeds: Workflow id -> seed, of children that are about to be started.
     """
 
     session: str
@@ -160,6 +161,7 @@ class Session:
     refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=_KEPT))
     requests: deque[Request] = field(default_factory=deque)
     answered: OrderedDict[str, StartedChild] = field(default_factory=OrderedDict)
+    seeds: dict[str, SeedHeader] = field(default_factory=dict)
     replayed: int = 0
     in_flight: int = 0
     waiting: int = 0

@@ -30,7 +30,6 @@ from .contract import (
     ChildStatus,
     PreparedChild,
     RewindRequest,
-    SeedHeader,
     StartedChild,
     Supersede,
 )
@@ -50,7 +49,6 @@ class Supervisor:
         session: The bookkeeping.
         body: Calls the user's ``run``.
         args: Its arguments, given again to every child.
-        seeds: Where the outbound interceptor looks up the header of a child by its workflow id.
     """
 
     def __init__(
@@ -58,11 +56,10 @@ class Supervisor:
         session: Session,
         body: Callable[[], Awaitable[Any]],
         args: Sequence[Any],
-        seeds: dict[str, SeedHeader],
     ) -> None:
         self._session = session
         self._args = args
-        self._children = Children(session, args, seeds)
+        self._children = Children(session, args)
         self._handling: asyncio.Task[None] | None = None
         self._cancelled = False
         self._nothing_runs = False

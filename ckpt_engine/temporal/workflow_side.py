@@ -33,7 +33,6 @@ from .contract import (
     FORWARD_UPDATE,
     HEADER,
     OUTCOME_FAILED,
-    SeedHeader,
     SessionHeader,
 )
 from .policy import Policies
@@ -58,7 +57,6 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
     def __init__(self, next: WorkflowInboundInterceptor) -> None:
         super().__init__(next)
         self._session: Session | None = None
-        self.seeds: dict[str, SeedHeader] = {}
         self.continuing: ContinueAsNewInput | None = None
         self._in_order = asyncio.Lock()
 
@@ -84,7 +82,7 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         if not issubclass(input.type, Rewindable):
             return await self.next.execute_workflow(input)
         self.session.args = input.args
-        supervisor = Supervisor(self.session, lambda: self._body(input), input.args, self.seeds)
+        supervisor = Supervisor(self.session, lambda: self._body(input), input.args)
         try:
             result = await supervisor.run()
         except workflow.ContinueAsNewError:
@@ -244,7 +242,8 @@ class _Outbound(WorkflowOutboundInterceptor):
         step = self._inbound.session.schedule(
             input.activity, input.args, record=policy.record, local=False
         )
-        input.headers = _with(input.headers, header_payload(step.header))
+        if policy.memory:
+            input.headers = _with(input.headers, header_payload(step.header))
         handle = self.next.start_activity(input)
         handle.add_done_callback(step.ended)
         return handle
@@ -257,7 +256,8 @@ class _Outbound(WorkflowOutboundInterceptor):
         step = self._inbound.session.schedule(
             input.activity, input.args, record=policy.record, local=True
         )
-        input.headers = _with(input.headers, header_payload(step.header))
+        if policy.memory:
+            input.headers = _with(input.headers, header_payload(step.header))
         handle = self.next.start_local_activity(input)
         handle.add_done_callback(step.ended)
         return handle
@@ -266,7 +266,7 @@ class _Outbound(WorkflowOutboundInterceptor):
         self,
         input: StartChildWorkflowInput,
     ) -> workflow.ChildWorkflowHandle[Any, Any]:
-        seed = self._inbound.seeds.pop(input.id, None)
+        seed = self._inbound.session.seeds.pop(input.id, None)
         if seed is not None:
             input.headers = _with(input.headers, header_payload(SessionHeader(seed=seed)))
         elif self._inbound.session.stopped:

@@ -1,0 +1,78 @@
+"""What the tests of experiments share: a worker with the shipped analyst, and sessions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.envconfig import ClientConnectConfig
+from temporalio.testing import WorkflowEnvironment
+
+from ckpt_agent.activities.analyst import analyst
+from ckpt_agent.worker import connect, make_worker
+from ckpt_agent.workflows.agent import AgentWorkflow
+from ckpt_agent.workflows.experiment import ExperimentWorkflow
+from ckpt_agent.workflows.experiment_messages import ExperimentInput
+from ckpt_agent.workflows.messages import AgentInput, AgentResult
+from ckpt_engine import CheckpointEngine, create_checkpoint_engine
+from ckpt_engine.contrib.agent import AgentSpec
+from ckpt_engine.experiments import ExperimentSpec, Report
+
+
+class App:
+    """A worker for one agent, and the engine it writes to."""
+
+    def __init__(self, client: Client, engine: CheckpointEngine, queue: str) -> None:
+        self.client, self.engine, self.queue = client, engine, queue
+
+    async def session(self, question: str, **given: Any) -> AgentResult:
+        """Run an agent to its end: a session to branch from."""
+        return await self.client.execute_workflow(
+            AgentWorkflow.run,
+            AgentInput.model_validate({"question": question, **given}),
+            id=f"agent-{uuid.uuid4().hex[:8]}",
+            task_queue=self.queue,
+        )
+
+    async def start(self, spec: dict[str, Any]) -> WorkflowHandle[Any, Report]:
+        return await self.client.start_workflow(
+            ExperimentWorkflow.run,
+            ExperimentInput(spec=ExperimentSpec.model_validate(spec)),
+            id=f"experiment-{uuid.uuid4().hex[:8]}",
+            task_queue=self.queue,
+        )
+
+    async def run(self, spec: dict[str, Any]) -> Report:
+        return await (await self.start(spec)).result()
+
+
+@asynccontextmanager
+async def running(
+    env: WorkflowEnvironment, spec: AgentSpec, folder: Path, queue: str
+) -> AsyncIterator[App]:
+    url = f"sqlite:///{folder}/ckpt.db"
+    config = ClientConnectConfig(
+        target_host=env.client.service_client.config.target_host, namespace=env.client.namespace
+    )
+    client = await connect(config, database_url=url)
+    worker = make_worker(client, spec, task_queue=queue, shutdown=timedelta(0))
+    async with worker, await create_checkpoint_engine(url) as engine:
+        yield App(client, engine, queue)
+
+
+@pytest.fixture
+async def shipped(
+    temporal_env: WorkflowEnvironment,
+    tmp_path: Path,
+    task_queue: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[App]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    async with running(temporal_env, analyst({}), tmp_path, task_queue) as app:
+        yield app
