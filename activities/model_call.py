@@ -78,7 +78,10 @@ class ModelCatalogue:
                     err,
                 )
             except Exception as err:  # noqa: BLE001 - providers' own client errors share no base class
-                unusable("model-unusable", f"the model {name} cannot be used: {err}", err)
+                why = str(err).partition(" To try Pydantic AI")[
+                    0
+                ]  # its advice is for other callers
+                unusable("model-unusable", f"the model {name} cannot be used: {why}", err)
         return self._models[name]
 
 

@@ -106,9 +106,13 @@ async def has_worker(client: Client, task_queue: str) -> bool:
 
 
 def _reason(err: BaseException) -> str:
-    while err.__cause__ is not None or getattr(err, "cause", None) is not None:
-        err = getattr(err, "cause", None) or err.__cause__  # type: ignore[assignment]
-    return str(getattr(err, "message", None) or err)
+    """Return the first failure that says something: the others name who passed it on."""
+    from temporalio.exceptions import ActivityError, ChildWorkflowError
+
+    found = err.__cause__ or err
+    while isinstance(found, ActivityError | ChildWorkflowError) and found.__cause__ is not None:
+        found = found.__cause__
+    return str(getattr(found, "message", None) or found)
 
 
 def _last_text(checkpoint: Any) -> str | None:

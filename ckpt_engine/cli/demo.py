@@ -27,9 +27,15 @@ __all__ = ["Story", "run_demo"]
 _LIMIT_SECONDS = 100.0
 _PACE = {"delay_seconds": 1.0}
 _INSTRUCTION = "Only in 2014, please."
-_BRANCHES: dict[str, dict[str, Any]] = {
-    "one-sentence": {"instructions": "Answer in one sentence, without decimals."},
-    "three-decimals": {"state": {"settings": {**_PACE, "decimals": 3}}},
+_BRANCHES: dict[str, tuple[dict[str, Any], str]] = {
+    "one-sentence": (
+        {"instructions": "Answer in one sentence, without decimals."},
+        'instructions "Answer in one sentence, without decimals."',
+    ),
+    "three-decimals": (
+        {"state": {"settings": {**_PACE, "decimals": 3}}},
+        "the setting decimals = 3",
+    ),
 }
 
 
@@ -58,7 +64,7 @@ async def run_demo(
 ) -> int:
     """Run the demo and return its exit code: 0 only if everything in it really happened."""
     from .agents import has_worker
-    from .commands.serve import a_server, a_worker
+    from .commands.serve import a_server, a_worker, until_one_ends
     from .opening import connect, open_engine
 
     report = TextReporter(None if out.as_json else out.console.file)
@@ -72,25 +78,33 @@ async def run_demo(
         ):
             report.line(f"worker started on the task queue {settings.task_queue}")
             director = _Director(out, client, engine, settings)
-            story = await _guarded(director.play(), worker, _LIMIT_SECONDS)
+            running = asyncio.ensure_future(until_one_ends(worker, served))
+            story = await _guarded(director.play(), running, _LIMIT_SECONDS)
             return await _finish(out, settings, connection, served is not None, engine, story)
 
 
-async def _guarded(play: Any, worker: asyncio.Task[None], seconds: float) -> Story:
-    """Play until the end, the worker's failure or the time limit, whichever comes first."""
+async def _guarded(play: Any, running: asyncio.Future[None], seconds: float) -> Story:
+    """Play until the end, the worker's or server's failure, or the time limit.
+
+    Raises:
+        CliError: Something else than the end came first.
+    """
     playing = asyncio.ensure_future(play)
-    await asyncio.wait({playing, worker}, timeout=seconds, return_when="FIRST_COMPLETED")
-    if playing.done():
+    try:
+        await asyncio.wait({playing, running}, timeout=seconds, return_when="FIRST_COMPLETED")
+        if running.done():
+            await running
+            raise CliError("the demo's worker ended early", "")
+        if not playing.done():
+            raise CliError(
+                f"the demo did not end within {seconds:.0f} s",
+                "see what happened: ckpt log --graph",
+            )
         return playing.result()  # type: ignore[no-any-return]
-    playing.cancel()
-    await asyncio.gather(playing, return_exceptions=True)
-    if worker.done():
-        await worker
-        raise CliError("the demo's worker ended early", "")
-    raise CliError(
-        f"the demo did not end within {seconds:.0f} s",
-        "see what happened: ckpt log --graph",
-    )
+    finally:
+        playing.cancel()
+        running.cancel()
+        await asyncio.gather(playing, running, return_exceptions=True)
 
 
 class _Director:
@@ -196,11 +210,11 @@ class _Director:
             request = RewindRequest(to=target, overrides=said, request_id=request_id)
             words = f'rewind to step {at.step} ({at.id[:7]}) with "{story.instruction}"'
         else:
-            changes = _BRANCHES[name]
+            changes, said_so = _BRANCHES[name]
             request = BranchRequest(
                 at=target, name=name, overrides=Overrides(**changes), request_id=request_id
             )
-            words = f"branch {name} from step {at.step} ({at.id[:7]}) with {changes}"
+            words = f"branch {name} from step {at.step} ({at.id[:7]}) with {said_so}"
         try:
             await story.handle.signal(kind, request.model_dump(mode="json"))
         except RPCError as err:
@@ -246,13 +260,16 @@ async def _finish(
 ) -> int:
     from .demo_checks import check
     from .exports import tree_json
-    from .render import draw_tree
+    from .render import draw_tree, legend
+    from .sessions import statuses_of_threads
 
     tree = await engine.get_checkpoint_tree((await _session(engine, story)).session_id)
     wrong = await check(engine, story, tree)
     out.say()
-    out.lines(draw_tree(tree, width=out.width))
-    out.say("★ goes on from here · ◆ head of another thread", "dim")
+    address, namespace = connection.address, connection.namespace
+    stand = await statuses_of_threads(tree, settings.home, address, namespace)
+    out.lines(draw_tree(tree, width=out.width, statuses=stand))
+    out.say(legend(tree), "dim")
     out.say()
     _print_answers(out, story, tree)
     out.say()
@@ -308,17 +325,13 @@ def _print_places(
     size = f", {path.stat().st_size / 1e3:.0f} KB" if path and path.exists() else ""
     out.say(f"checkpoints  {settings.engine_url}{size}")
     if connection.ui:
-        stopped = " (stopped with the demo; `up` starts it again)" if own_server else ""
+        stopped = "\n             (it stopped with the demo; `ckpt up` starts it again)"
+        stopped = stopped if own_server else ""
         page = f"/namespaces/{connection.namespace}/workflows/{story.handle.id}"
         out.say(f"web page     {connection.ui}{page}{stopped}")
-    usual, more = Fresh(), ""
-    if settings.home != usual.home:
-        more += f" --home {settings.home}"
-    if settings.database_url != usual.database_url:
-        more += f" --db {settings.database_url}"
-    queue = (
-        f" --task-queue {settings.task_queue}" if settings.task_queue != usual.task_queue else ""
-    )
+    more, queue = settings.as_options(), ""
+    if settings.task_queue != Fresh().task_queue:
+        queue = f" --task-queue {settings.task_queue}"
     at = story.asked["rewind"][:7]
     out.say()
     out.say("try next", "bold")

@@ -6,7 +6,9 @@ from enum import IntEnum
 
 from ..errors import CheckpointError
 
-__all__ = ["CliError", "Exit"]
+__all__ = ["CliError", "Exit", "from_outside"]
+
+_EXTRAS = {"pydantic_ai": "agent", "vega_datasets": "examples"}
 
 
 class Exit(IntEnum):
@@ -36,3 +38,34 @@ class CliError(CheckpointError):
         super().__init__(message)
         self.hint = hint
         self.code = code
+
+
+def from_outside(err: Exception) -> CliError | None:
+    """Return what to say of an error of the server, the disk or the installation; else ``None``."""
+    if isinstance(err, ModuleNotFoundError) and err.name:
+        extra = _EXTRAS.get(err.name.partition(".")[0])
+        if extra is None:
+            return None
+        return CliError(
+            f"this needs {err.name}, which is not installed",
+            f"pip install 'ckpt-engine[{extra}]'",
+        )
+    if isinstance(err, OSError):
+        place = f" {err.filename}" if err.filename else ""
+        return CliError(f"{err.strerror or err}:{place}" if place else str(err))
+    return _from_temporal(err)
+
+
+def _from_temporal(err: Exception) -> CliError | None:
+    from temporalio.service import RPCError, RPCStatusCode
+
+    if not isinstance(err, RPCError):
+        return None
+    lost = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
+    if err.status in lost:
+        return CliError(
+            f"the Temporal server answers no more: {err.message}",
+            "start it again with `ckpt up`; what was done is kept",
+            Exit.NO_SERVER,
+        )
+    return CliError(f"the Temporal server refuses: {err.message}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +74,18 @@ def run_json(run: WorkflowRun | None) -> dict[str, Any] | None:
     return None if run is None else asdict(run)
 
 
-def tree_json(tree: CheckpointTree) -> dict[str, Any]:
-    """Return a whole session."""
+def tree_json(tree: CheckpointTree, statuses: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return a whole session, with how the workflow of each thread stands where that is known."""
+    stand = statuses or {}
     return {
         "session": tree.session_id,
         "active_thread": tree.active_thread,
         "threads": [
-            {**thread_json(thread), "workflow": run_json(tree.runs.get(thread.id))}
+            {
+                **thread_json(thread),
+                "workflow": run_json(tree.runs.get(thread.id)),
+                "status": stand.get(thread.id),
+            }
             for thread in tree.threads
         ],
         "checkpoints": [{**info_json(node.info), "is_head": node.is_head} for node in tree.nodes],

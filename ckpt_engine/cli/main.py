@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from .commands import keys, look, serve, start, travel
@@ -18,13 +20,20 @@ _EPILOG = (
     "checkpoint or tag · 4 no Temporal server · 5 no usable checkpoint database · 130 interrupted"
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        look.version()
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="ckpt",
     help=_HELP,
     epilog=_EPILOG,
     no_args_is_help=True,
     rich_markup_mode="rich",
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _RUN, _LOOK, _TRAVEL, _OPERATE = "Run", "Look", "Travel in time", "Operate"
@@ -42,6 +51,16 @@ app.command(rich_help_panel=_LOOK)(look.version)
 app.command(rich_help_panel=_TRAVEL)(travel.rewind)
 app.command(rich_help_panel=_TRAVEL)(travel.branch)
 app.command(rich_help_panel=_OPERATE)(keys.key)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the versions.", is_eager=True, callback=_version),
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
 
 
 def main() -> None:

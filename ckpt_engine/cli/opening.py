@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,16 +34,26 @@ class SessionRef:
         id: Its id.
         root: Its root thread.
         run: The workflow of its root thread, which is its address; ``None`` without one.
+        line: The thread that was named, where it is not the root's.
+        line_run: The workflow of that thread.
     """
 
     id: str
     root: Thread
     run: WorkflowRun | None
+    line: Thread | None = None
+    line_run: WorkflowRun | None = None
 
     @property
     def name(self) -> str:
         """What to call it on the command line: its workflow id."""
         return self.run.workflow_id if self.run else self.id
+
+    @property
+    def address(self) -> WorkflowRun | None:
+        """The workflow to ask: that of the named branch, else of the session."""
+        line = self.line_run
+        return line if line is not None and line.supervisor is None else self.run
 
 
 @contextlib.asynccontextmanager
@@ -150,9 +160,12 @@ async def find_session(engine: CheckpointEngine, name: str | None) -> SessionRef
             raise CliError("there are no sessions yet", "start one: ckpt demo", Exit.NOT_FOUND)
         return await _reference(engine, newest[0].session_id)
     if found := await engine.find_run(name):
-        return await _reference(engine, found[0].session_id)
+        return await _with_line(engine, *found)
     with contextlib.suppress(ThreadNotFound):
-        return await _reference(engine, (await engine.get_thread(name)).session_id)
+        thread = await engine.get_thread(name)
+        return await _with_line(
+            engine, thread, (await engine.runs(thread.session_id)).get(thread.id)
+        )
     sessions = [await _reference(engine, t.id) for t in await engine.list_sessions(limit=1000)]
     alike = [s for s in sessions if s.name.startswith(name) or s.id.startswith(name)]
     if len(alike) == 1:
@@ -161,6 +174,16 @@ async def find_session(engine: CheckpointEngine, name: str | None) -> SessionRef
         names = ", ".join(s.name for s in alike[:5])
         raise CliError(f"{name!r} is the start of several sessions: {names}", "", Exit.USAGE)
     raise CliError(f"no session {name!r}", "see what there is: ckpt list", Exit.NOT_FOUND)
+
+
+async def _with_line(
+    engine: CheckpointEngine, thread: Thread, run: WorkflowRun | None
+) -> SessionRef:
+    """Return the session of a thread, and the thread itself where another workflow runs it."""
+    found = await _reference(engine, thread.session_id)
+    if run is None or run.workflow_id == found.name:
+        return found
+    return replace(found, line=thread, line_run=run)
 
 
 async def _reference(engine: CheckpointEngine, session_id: str) -> SessionRef:

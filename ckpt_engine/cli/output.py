@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from .settings import Settings
+
 __all__ = ["Output", "callable_as"]
 
 _WIDTH = 110  # of tables that go to a file
@@ -25,12 +27,14 @@ class Output:
 
     Args:
         as_json: Print one JSON document on stdout and nothing else there.
+        settings: What the next commands that are named have to be given as well.
     """
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, settings: Settings | None = None) -> None:
         from rich.console import Console
 
         self.as_json = as_json
+        self._options = settings.as_options() if settings is not None else ""
         self.console: Console = Console(
             stderr=as_json, highlight=False, markup=False, emoji=False, soft_wrap=True
         )
@@ -54,7 +58,8 @@ class Output:
     def following(self, *commands: str) -> None:
         """Name the next command."""
         for number, command in enumerate(commands):
-            self.say(f"{'next: ' if number == 0 else '      '}{callable_as(command)}", "dim")
+            start = "next: " if number == 0 else "      "
+            self.say(f"{start}{callable_as(command)}{self._options}", "dim")
 
     def data(self, value: Any) -> None:
         """Print the JSON document, if that is wanted."""

@@ -9,17 +9,29 @@ from itertools import pairwise
 from rich.cells import cell_len
 from rich.text import Text
 
-from ..model import CheckpointInfo, CheckpointTree, Thread, WorkflowRun
+from ..model import CheckpointInfo, CheckpointTree, SnapshotTrigger, Thread, WorkflowRun
 from .lanes import Row, flip, lay_out
 
-__all__ = ["clean", "draw_tree", "short_ids", "step_line", "thread_title"]
+__all__ = [
+    "clean",
+    "draw_tree",
+    "legend",
+    "short_ids",
+    "step_line",
+    "thread_title",
+    "trigger_word",
+]
 
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "bright_red")
 _LONGEST_NODE = 24
 
 
 def draw_tree(
-    tree: CheckpointTree, *, width: int | None = None, newest_first: bool = False
+    tree: CheckpointTree,
+    *,
+    width: int | None = None,
+    newest_first: bool = False,
+    statuses: Mapping[str, str] | None = None,
 ) -> list[Text]:
     """Return one line for each row of the session's drawing.
 
@@ -27,16 +39,27 @@ def draw_tree(
         tree: The session.
         width: Most terminal cells of a line; longer ones end in ``…``. No limit when absent.
         newest_first: Draw upwards, as ``git log`` does.
+        statuses: How the workflow of each thread stands, where that is known.
     """
     rows = lay_out(tree)
     empty = [_empty_thread(tree, t) for t in _without_steps(tree)]
-    picture = _Picture(tree, rows)
+    picture = _Picture(tree, rows, statuses or {})
     lines = [picture.line(row) for row in (flip(rows) if newest_first else rows)] + empty
     for line in lines:
         line.no_wrap = True
         if width is not None:
             line.truncate(width, overflow="ellipsis")
     return lines
+
+
+def legend(tree: CheckpointTree) -> str:
+    """Return what the marks in the drawing of a session mean."""
+    marks = ["★ goes on from here"]
+    if len(tree.threads) > 1:
+        marks.append("◆ head of another thread")
+    if any(node.info.metadata.get("late") for node in tree.nodes):
+        marks.append("(late) ended after its line was left")
+    return " · ".join(marks)
 
 
 def short_ids(ids: Iterable[str], *, least: int = 7) -> dict[str, str]:
@@ -55,35 +78,47 @@ def clean(text: str) -> str:
     return "".join(c for c in spaced if unicodedata.category(c) not in {"Cc", "Cf", "Cs"})
 
 
+def trigger_word(trigger: SnapshotTrigger) -> str:
+    """Return a trigger in one short word: ``llm_call`` is ``llm``."""
+    return str(trigger).removesuffix("_call").removesuffix("_change").removeprefix("task_")
+
+
 def step_line(info: CheckpointInfo, thread: str, *, short: str) -> Text:
     """Return the line that following a session shows for a new checkpoint."""
     line = Text.assemble(
         (f"{clean(thread):<14} ", "cyan"),
         (f"{info.step:>3} ", "bold"),
         (f"{short} ", "yellow"),
-        (f"{info.trigger:<12} ", "dim"),
-        f"{clean(info.node or ''):<12} ",
+        (f"{trigger_word(info.trigger):<8} ", "dim"),
+        f"{clean(info.node or ''):<10} ",
         clean(info.summary),
     )
     if info.metadata.get("late"):
-        line.append(" late", "red")
+        line.append(" (late)", "red")
     return line
 
 
-def thread_title(thread: Thread, run: WorkflowRun | None, names: Mapping[str, str]) -> str:
+def thread_title(
+    thread: Thread, run: WorkflowRun | None, names: Mapping[str, str], status: str | None = None
+) -> str:
     """Return a thread's name, the workflow that runs it and what became of it."""
     parts = [clean(thread.branch)]
     if run is not None:
         parts.append(f"workflow {clean(run.workflow_id)}")
     if thread.superseded_by:
         parts.append(f"superseded by {clean(names.get(thread.superseded_by, '?'))}")
+    elif status is not None:
+        parts.append(status)
     return " · ".join(parts)
 
 
 class _Picture:
     """What every line needs to know: names, colours and the widths of the columns."""
 
-    def __init__(self, tree: CheckpointTree, rows: Sequence[Row]) -> None:
+    def __init__(
+        self, tree: CheckpointTree, rows: Sequence[Row], statuses: Mapping[str, str]
+    ) -> None:
+        self._statuses = statuses
         infos = [node.info for node in tree.nodes]
         self._threads = {thread.id: thread for thread in tree.threads}
         self._names = {thread.id: thread.branch for thread in tree.threads}
@@ -95,7 +130,7 @@ class _Picture:
         self._active_head = self._threads[tree.active_thread].head
         self._lanes = max((len(row.graph) for row in rows), default=0)
         self._digits = max((len(str(info.step)) for info in infos), default=1)
-        self._trigger = max((len(info.trigger) for info in infos), default=0)
+        self._trigger = max((len(trigger_word(info.trigger)) for info in infos), default=0)
         nodes = (cell_len(clean(info.node or "")) for info in infos)
         self._node = min(max(nodes, default=0), _LONGEST_NODE)
 
@@ -104,7 +139,8 @@ class _Picture:
         self._add_graph(line, row)
         if row.starts is not None:
             thread = self._threads[row.starts]
-            title = thread_title(thread, self._runs.get(thread.id), self._names)
+            run, status = self._runs.get(thread.id), self._statuses.get(thread.id)
+            title = thread_title(thread, run, self._names, status)
             if thread.origin:
                 title += f" · from {self._short.get(thread.origin, thread.origin[:7])}"
             line.append(title, f"bold {self._colour[thread.id]}")
@@ -125,7 +161,7 @@ class _Picture:
     def _add_checkpoint(self, line: Text, info: CheckpointInfo, bracket: str) -> None:
         line.append(f"{info.step:>{self._digits}} ", "bold")
         line.append(f"{self._short[info.id]} ", "yellow")
-        line.append(f"{info.trigger:<{self._trigger}} ", "dim")
+        line.append(f"{trigger_word(info.trigger):<{self._trigger}} ", "dim")
         node = Text(f"{bracket} {clean(info.node or '')}" if bracket else clean(info.node or ""))
         node.truncate(self._node + 2, overflow="ellipsis", pad=True)
         line.append_text(node)
@@ -137,7 +173,7 @@ class _Picture:
         for tag in info.tags:
             line.append(f"[{clean(tag)}] ", "bold magenta")
         if info.metadata.get("late"):
-            line.append("late ", "bold red")
+            line.append("(late) ", "red")
         line.append(clean(info.summary))
 
 

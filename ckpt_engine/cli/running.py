@@ -19,7 +19,8 @@ from ..errors import (
     StoreUnavailable,
     ThreadNotFound,
 )
-from .errors import CliError, Exit
+from .errors import CliError, Exit, from_outside
+from .logs import set_up_logs
 
 __all__ = ["run"]
 
@@ -38,6 +39,7 @@ def run(
         as_json: An error is printed as JSON on stdout, too.
         stopped: Exit code after Ctrl-C or SIGTERM; 128 + the signal's number when absent.
     """
+    set_up_logs()
     try:
         code, by = asyncio.run(_until_stopped(work))
     except CliError as err:
@@ -47,6 +49,11 @@ def run(
     except BrokenPipeError:  # `ckpt log | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(Exit.OK) from None
+    except Exception as err:
+        expected = from_outside(err)
+        if expected is None:
+            raise
+        _fail(expected, expected.hint, expected.code, as_json)
     if by is not None:
         code = 128 + by if stopped is None else stopped
     raise SystemExit(code)

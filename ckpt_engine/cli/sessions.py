@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..model import CheckpointInfo
+from ..model import CheckpointInfo, CheckpointTree, Thread
 from .errors import CliError
-from .opening import connect, find_session
+from .opening import SessionRef, connect, find_session
 from .server.connection import choose
 
 if TYPE_CHECKING:
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from ckpt_engine import CheckpointEngine
 
-__all__ = ["find_checkpoint", "rows_of", "statuses"]
+__all__ = ["current_thread", "find_checkpoint", "rows_of", "statuses", "statuses_of_threads"]
 
+_GONE, _UNKNOWN = "gone", "unknown"
+_STATUS_SECONDS = 4.0
 _PREFIX = re.compile(r"[0-9a-f]{4,32}")
 
 
@@ -42,44 +44,89 @@ async def rows_of(engine: CheckpointEngine, limit: int) -> list[dict[str, Any]]:
                 "active_branch": active.branch,
                 "head": active.head,
                 "step": active.step,
+                "about": await _about(engine, root),
             }
         )
     return rows
 
 
 async def statuses(
-    home: Path, address: str | None, namespace: str | None, workflow_ids: Iterable[str]
+    home: Path,
+    address: str | None,
+    namespace: str | None,
+    runs: Mapping[str, tuple[str, str]],
 ) -> dict[str, str] | None:
-    """Return each workflow's status in words; ``None`` where no server answers."""
+    """Return how workflows stand, in words; ``None`` where no server answers soon.
+
+    Args:
+        home: Where our own server leaves its address.
+        address: Another server.
+        namespace: Its namespace.
+        runs: By any key, a workflow id and a run id (empty for the newest run).
+    """
     try:
-        client = await connect(await choose(home, address, namespace))
-    except CliError:
+        async with asyncio.timeout(_STATUS_SECONDS):
+            client = await connect(await choose(home, address, namespace))
+            found = await asyncio.gather(*(_status(client, *run) for run in runs.values()))
+    except (CliError, TimeoutError):
         return None
-    names = list(workflow_ids)
-    found = await asyncio.gather(*(_status(client, name) for name in names))
-    return dict(zip(names, found, strict=True))
+    return dict(zip(runs, found, strict=True))
 
 
-async def find_checkpoint(engine: CheckpointEngine, name: str) -> CheckpointInfo:
-    """Return the checkpoint of an id (or the start of one), or the newest of a session.
+async def statuses_of_threads(
+    tree: CheckpointTree, home: Path, address: str | None, namespace: str | None
+) -> dict[str, str]:
+    """Return how the workflow of each thread stands; nothing of those Temporal cannot tell."""
+    runs = {
+        thread.id: (run.workflow_id, run.run_id)
+        for thread in tree.threads
+        if (run := tree.runs.get(thread.id)) is not None and thread.superseded_by is None
+    }
+    found = await statuses(home, address, namespace, runs) if runs else None
+    return {k: v for k, v in (found or {}).items() if v not in {_GONE, _UNKNOWN}}
+
+
+async def find_checkpoint(engine: CheckpointEngine, name: str | None) -> CheckpointInfo:
+    """Return the checkpoint of an id (or the start of one), or the head of a session.
 
     Raises:
         CheckpointError: There is none, or several.
     """
-    if _PREFIX.fullmatch(name) and await engine.find_run(name) is None:
+    if name is not None and _PREFIX.fullmatch(name) and await engine.find_run(name) is None:
         return await engine.resolve(name)
     session = await find_session(engine, name)
-    active = await engine.active_thread(session.id)
-    if active.head is None:
+    thread = await current_thread(engine, session)
+    if thread.head is None:
         raise CliError(f"{session.name} has no checkpoint yet", "")
-    return await engine.get_info(active.head)
+    return await engine.get_info(thread.head)
 
 
-async def _status(client: Client, workflow_id: str) -> str:
+async def current_thread(engine: CheckpointEngine, session: SessionRef) -> Thread:
+    """Return the thread that a session, or the branch that was named, goes on with."""
+    if session.line is None:
+        return await engine.active_thread(session.id)
+    threads = {thread.id: thread for thread in await engine.list_threads(session.id)}
+    thread = threads[session.line.id]
+    if session.line_run is not None and session.line_run.supervisor is not None:
+        return thread  # the stand-in itself, even after another took its place
+    while thread.superseded_by in threads:
+        thread = threads[thread.superseded_by]
+    return thread
+
+
+async def _about(engine: CheckpointEngine, root: Thread) -> str:
+    """Return what the session's first step says of itself, such as the question."""
+    if root.step < 1:
+        return ""
+    return (await engine.time_travel_to_step(root.id, 1)).summary
+
+
+async def _status(client: Client, workflow_id: str, run_id: str) -> str:
     from temporalio.service import RPCError, RPCStatusCode
 
     try:
-        description = await client.get_workflow_handle(workflow_id).describe()
+        handle = client.get_workflow_handle(workflow_id, run_id=run_id or None)
+        description = await handle.describe()
     except RPCError as err:
-        return "gone" if err.status == RPCStatusCode.NOT_FOUND else "unknown"
-    return description.status.name.lower() if description.status else "unknown"
+        return _GONE if err.status == RPCStatusCode.NOT_FOUND else _UNKNOWN
+    return description.status.name.lower() if description.status else _UNKNOWN

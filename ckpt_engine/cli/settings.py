@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,15 @@ class Settings(BaseSettings):
     def engine_url(self) -> str:
         """The URL of the checkpoints."""
         return self.database_url or f"sqlite:///{self.home.expanduser() / 'checkpoints.db'}"
+
+    def as_options(self) -> str:
+        """Return the options that lead another command to the same places, or nothing."""
+        usual, options = Settings(), ""
+        if self.home != usual.home:
+            options += f" --home {shlex.quote(str(self.home))}"
+        if self.database_url != usual.database_url:
+            options += f" --db {shlex.quote(self.database_url)}"
+        return options
 
     @property
     def keyring(self) -> Keyring | None:

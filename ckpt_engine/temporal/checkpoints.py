@@ -15,6 +15,7 @@ from ..model import CheckpointInfo, SnapshotTrigger, StepCommit, Thread, Workflo
 from .again import count_again, decoded, how_it_started
 from .contract import (
     BranchRequest,
+    Overrides,
     Prefix,
     PrepareChild,
     PreparedChild,
@@ -135,6 +136,7 @@ async def prepare_child(
             next_node=overrides.next_node or seeds[-1].next_node,
             metadata={
                 "fingerprint": ask.kind,
+                "summary": _summary(overrides),
                 "overrides": sorted(overrides.model_fields_set),
                 "reason": request.reason,
                 "request_id": request.request_id,
@@ -145,6 +147,20 @@ async def prepare_child(
     )
     await engine.register_run(ask.thread, run_of(ask))
     return await _prepared(engine, client, ask)
+
+
+def _summary(overrides: Overrides) -> str:
+    """Say what a child changes, for the lines that people read."""
+    words = []
+    for message in overrides.messages:
+        text = message.get("content")
+        said = " ".join(text.split()) if isinstance(text, str) else "a message"
+        words.append(f"adds “{said[:77]}…”" if len(said) > 78 else f"adds “{said}”")
+    if patch := overrides.state_patch():
+        words.append(f"sets {', '.join(sorted(patch))}")
+    if overrides.next_node:
+        words.append(f"goes on at {overrides.next_node}")
+    return ", ".join(words) or "changes nothing"
 
 
 async def _branch_name(engine: CheckpointEngine, ask: PrepareChild) -> str:

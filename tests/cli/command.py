@@ -31,8 +31,8 @@ class Ckpt:
     env: Mapping[str, str]
     cwd: Path | None = None
 
-    def __call__(self, *args: str, code: int = 0, timeout: float = 60) -> str:
-        """Run it, check the exit code, and return stdout (or stderr, of a failure)."""
+    def __call__(self, *args: str, code: int = 0, timeout: float = 60, out: bool = False) -> str:
+        """Run it, check the exit code, and return stdout (or, of a failure, stderr or ``out``)."""
         done = subprocess.run(
             [CKPT, *args],
             env=self.env,
@@ -44,7 +44,7 @@ class Ckpt:
             check=False,
         )
         assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stderr if code else done.stdout
+        return done.stderr if code and not out else done.stdout
 
     def json(self, *args: str) -> Any:
         return json.loads(self(*args, "--json"))

@@ -72,12 +72,27 @@ def test_an_agent_that_fails_is_a_failure(ckpt: Ckpt) -> None:
     assert "no answer after 3 steps" in said
 
 
+def test_a_failed_agent_says_why_and_the_named_next_command_revives_it(ckpt: Ckpt) -> None:
+    said = ckpt(
+        "run", QUESTION, "--id", "keyless", "--model", "openai:gpt-5.6-sol", code=1, out=True
+    )
+    assert "the agent failed: the model openai:gpt-5.6-sol cannot be used: Set the" in said
+    assert "OPENAI_API_KEY" in said
+    assert "Agent('test')" not in said, "advice for callers of another library"
+    assert "main · workflow keyless · failed" in ckpt("tree", "keyless")
+    named = said.rstrip().splitlines()[-1].split()[1:]
+    assert named[:2] == ["rewind", "keyless"]
+    assert "2012" in ckpt(*named, "--model", "scripted").split("\n\n")[-1]
+    assert "rewind-1 · workflow keyless · completed" in ckpt("tree", "keyless")
+
+
 @pytest.mark.usefixtures("ended")
 def test_list_names_sessions_newest_first_with_their_status(ckpt: Ckpt) -> None:
     rows = {row["workflow_id"]: row for row in ckpt.json("list")}
     assert rows["looked-at"]["status"] == "completed"
     assert rows["looked-at"]["active_branch"] == "main"
-    assert "looked-at  " in ckpt("list")
+    (line,) = (line for line in ckpt("list").splitlines() if line.startswith("looked-at "))
+    assert f"asked: {QUESTION}" in line
     assert len(ckpt.json("list", "--limit", "1")) == 1
 
 
@@ -107,8 +122,8 @@ def test_tree_in_every_format(ckpt: Ckpt, ended: dict[str, Any]) -> None:
 
 def test_ids_can_be_shortened(ckpt: Ckpt, ended: dict[str, Any]) -> None:
     full = ended["checkpoint"]
-    shown = [ckpt.json("show", full[:length])["id"] for length in (7, 12, 32)]
-    assert shown == [full] * 3
+    shown = [ckpt.json("show", full[:length])["id"] for length in (4, 7, 12, 32)]
+    assert shown == [full] * 4
     assert ckpt.json("show", "looked-a")["id"] == full
 
 
@@ -148,6 +163,22 @@ def test_branch_with_other_settings_leaves_the_session_as_it_was(ckpt: Ckpt) -> 
     assert "has a branch 'coarse' already" in taken
 
 
+def test_a_branch_is_named_by_its_workflow_like_a_session(ckpt: Ckpt) -> None:
+    ckpt("run", QUESTION, "--id", "trunk")
+    child = ckpt.json("branch", "trunk", "--step", "3", "--name", "side", "--say", "only 2013")
+    side = child["workflow_id"]
+    assert "2013" in ckpt("log", side, "--follow").split("\n\n")[-1]
+    assert ckpt("log", side).splitlines()[1].startswith("side ")
+    assert ckpt.json("show", side)["thread"] == child["thread"]
+    said = ckpt("rewind", side, "--step", "4", "--say", "only 2014", "--follow")
+    assert "2014" in said.split("\n\n")[-1]
+    tree = {thread["branch"]: thread for thread in ckpt.json("tree", "trunk")["threads"]}
+    assert tree["rewind-1"]["workflow"]["workflow_id"] == side
+    assert tree["side"]["superseded_by"] == tree["rewind-1"]["id"]
+    assert tree["main"]["superseded_by"] is None, "the session itself was left alone"
+    assert ckpt.json("show", side)["thread"] == tree["rewind-1"]["id"]
+
+
 @pytest.mark.usefixtures("ended")
 @pytest.mark.parametrize(
     ("args", "code", "reason"),
@@ -164,6 +195,7 @@ def test_branch_with_other_settings_leaves_the_session_as_it_was(ckpt: Ckpt) -> 
         (("branch", "looked-at", "--step", "2", "--message", "[]"), 2, "JSON object"),
         (("log", "looked-at", "--thread", "none"), 3, "the session has main"),
         (("log", "looked-at", "--trigger", "none"), 2, "tool_call"),
+        (("run", QUESTION, "--home", "/proc/none"), 1, "No such file or directory"),
         (("tree", "nobody"), 3, "ckpt list"),
         (("run", QUESTION, "--settings", "{"), 2, "not JSON"),
         (("run", QUESTION, "--data", "/no/such/file"), 2, "no file"),
@@ -180,6 +212,15 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(
     assert said.startswith("ckpt: ")
     assert said.count("\n") == 1
     assert "Traceback" not in said
+
+
+def test_the_next_commands_lead_to_the_same_places(ckpt: Ckpt, tmp_path: Path) -> None:
+    home = ckpt.env["CKPT_HOME"]
+    elsewhere = Ckpt({**ckpt.env, "CKPT_HOME": str(tmp_path)})
+    said = elsewhere("list", "--limit", "1", "--home", home)
+    (first, _) = (line.split("ckpt ")[1] for line in said.splitlines()[-2:])
+    assert first.endswith(f" --home {home}")
+    assert "●" in elsewhere(*first.split())
 
 
 def test_errors_as_json_too(ckpt: Ckpt) -> None:

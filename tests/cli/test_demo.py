@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,7 +15,7 @@ from ckpt_engine.cli.demo import Story
 from ckpt_engine.cli.demo_checks import _outcomes, _threads
 from ckpt_engine.temporal.contract import ChildStatus
 
-from .command import Ckpt, environment
+from .command import CKPT, Ckpt, environment
 from .trees import Session
 
 
@@ -47,6 +51,26 @@ def test_the_demo_shows_everything_and_its_next_commands_work(tmp_path: Path) ->
 def test_the_demo_without_its_server_fails_with_one_line(tmp_path: Path) -> None:
     ckpt = Ckpt(environment(tmp_path, TEMPORAL_ADDRESS="127.0.0.1:9"))
     assert "no Temporal server answers at 127.0.0.1:9" in ckpt("demo", code=4)
+
+
+def test_a_demo_whose_server_dies_says_so_and_is_no_success(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [CKPT, "demo"],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "→ signal" not in process.stdout.readline():
+        assert process.poll() is None
+    os.kill(json.loads((tmp_path / "server.json").read_text())["pid"], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert err.splitlines()[-1] == (
+        f"ckpt: the Temporal server ended; see {tmp_path / 'server.log'}"
+    )
+    assert "Traceback" not in err
 
 
 def made_story() -> tuple[Story, Session]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from ..running import run
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
 
-    from ...model import CheckpointInfo, Thread
+    from ...model import CheckpointInfo, CheckpointTree, Thread
     from ..opening import SessionRef
 
 __all__ = ["Format", "list_", "log", "show", "tree", "version"]
@@ -47,11 +48,12 @@ def list_(
         from ..opening import open_engine
         from ..sessions import rows_of, statuses
 
-        settings, out = settings_from(home=home, database_url=db), Output(as_json)
+        settings = settings_from(home=home, database_url=db)
+        out = Output(as_json, settings)
         async with open_engine(settings) as engine:
             rows = await rows_of(engine, limit)
-        names = {row["workflow_id"] for row in rows if row["workflow_id"]}
-        found = await statuses(settings.home, address, namespace, names) if names else {}
+        runs = {name: (name, "") for row in rows if (name := row["workflow_id"])}
+        found = await statuses(settings.home, address, namespace, runs) if runs else {}
         for row in rows:
             row["status"] = found.get(row["workflow_id"]) if found is not None else None
         out.data(rows)
@@ -84,14 +86,18 @@ def log(
 
     async def work() -> int:
         from ..opening import find_session, open_engine
+        from ..sessions import current_thread, statuses_of_threads
 
-        settings, out = settings_from(home=home, database_url=db), Output(as_json)
+        settings = settings_from(home=home, database_url=db)
+        out = Output(as_json, settings)
         async with open_engine(settings) as engine:
             if follow:
                 return await _follow(out, settings, engine, session, address, namespace)
             found = await find_session(engine, session)
             if graph:
-                await _print_graph(out, engine, found, limit)
+                whole = await engine.get_checkpoint_tree(found.id)
+                stand = await statuses_of_threads(whole, settings.home, address, namespace)
+                _print_graph(out, whole, stand, limit)
             else:
                 chosen = await _thread_of(engine, found, thread)
                 points = await engine.list_time_travel_points(
@@ -99,7 +105,7 @@ def log(
                 )
                 names = {t.id: t.branch for t in await engine.list_threads(found.id)}
                 _print_log(out, found, chosen, points, names)
-            out.following(f"ckpt show {_example(await engine.active_thread(found.id))}")
+            out.following(f"ckpt show {_example(await current_thread(engine, found))}")
         return 0
 
     run(work(), as_json=as_json)
@@ -107,8 +113,9 @@ def log(
 
 def show(
     checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint's id, or a session, which means its newest.")
-    ],
+        str | None,
+        typer.Argument(help="A checkpoint's id, or a session (the newest when absent): its head."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Every message, no text cut.")] = False,
     home: Home = None,
     db: Database = None,
@@ -122,7 +129,8 @@ def show(
         from ..opening import decoder, open_engine
         from ..sessions import find_checkpoint
 
-        settings, out = settings_from(home=home, database_url=db), Output(as_json)
+        settings = settings_from(home=home, database_url=db)
+        out = Output(as_json, settings)
         async with open_engine(settings) as engine:
             info = await find_checkpoint(engine, checkpoint)
             whole = await engine.get(info.id)
@@ -140,6 +148,8 @@ def show(
 def tree(
     session: Session = None,
     format_: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.TEXT,
+    address: Address = None,
+    namespace: Namespace = None,
     home: Home = None,
     db: Database = None,
     as_json: Json = False,
@@ -149,19 +159,19 @@ def tree(
     async def work() -> None:
         from ..exports import to_dot, to_mermaid, tree_json
         from ..opening import find_session, open_engine
-        from ..render import draw_tree
+        from ..sessions import statuses_of_threads
 
         settings = settings_from(home=home, database_url=db)
-        out = Output(as_json or format_ is Format.JSON)
+        out = Output(as_json or format_ is Format.JSON, settings)
         async with open_engine(settings) as engine:
             found = await find_session(engine, session)
             whole = await engine.get_checkpoint_tree(found.id)
+        if out.as_json or format_ is Format.TEXT:
+            stand = await statuses_of_threads(whole, settings.home, address, namespace)
         if out.as_json:
-            out.data(tree_json(whole))
+            out.data(tree_json(whole, stand))
         elif format_ is Format.TEXT:
-            out.lines(draw_tree(whole, width=out.width))
-            out.say("★ goes on from here · ◆ head of another thread", "dim")
-            out.following(f"ckpt show {_example(found.root)}")
+            _print_tree(out, whole, stand)
         else:
             print((to_mermaid if format_ is Format.MERMAID else to_dot)(whole), end="")
 
@@ -180,6 +190,8 @@ def version(as_json: Json = False) -> None:
 
 
 def _print_list(out: Output, rows: list[dict[str, Any]], asked: bool) -> None:
+    from rich.text import Text
+
     from ..render import clean
 
     if not rows:
@@ -191,10 +203,17 @@ def _print_list(out: Output, rows: list[dict[str, Any]], asked: bool) -> None:
         name = clean(row["workflow_id"] or row["session"])
         status = row["status"] or "-"
         threads = f"{row['threads']} thread{'s' * (row['threads'] != 1)}"
-        out.say(
-            f"{name:<{width}}  {status:<10} {row['created_at'][:19].replace('T', ' ')}  "
-            f"{threads:<10} on {clean(row['active_branch'])}, step {row['step']}"
+        line = Text.assemble(
+            (f"{name:<{width}}  ", "bold"),
+            (f"{status:<10} ", "red" if status in {"failed", "timed_out"} else ""),
+            (f"{row['created_at'][:19].replace('T', ' ')}  ", "dim"),
+            f"{threads:<10} {clean(row['active_branch'])} at step {row['step']}  ",
+            (clean(row["about"]), "dim"),
         )
+        if out.width is not None:
+            line.truncate(out.width, overflow="ellipsis")
+        line.rstrip()
+        out.say(line)
     if not asked:
         out.say("(no Temporal server answers, so no status is known)", "dim")
     first = rows[0]["workflow_id"] or rows[0]["session"]
@@ -223,16 +242,27 @@ def _print_log(
         out.say(line)
 
 
-async def _print_graph(
-    out: Output, engine: CheckpointEngine, session: SessionRef, limit: int
-) -> None:
+def _print_tree(out: Output, whole: CheckpointTree, stand: Mapping[str, str]) -> None:
+    from ..render import draw_tree, legend
+
+    out.lines(draw_tree(whole, width=out.width, statuses=stand))
+    out.say(legend(whole), "dim")
+    active = next(t for t in whole.threads if t.id == whole.active_thread)
+    failed = [
+        f"ckpt log {whole.runs[thread].workflow_id} --follow"
+        for thread, status in stand.items()
+        if status in {"failed", "timed_out"}
+    ]
+    out.following(f"ckpt show {_example(active)}", *failed[:1])
+
+
+def _print_graph(out: Output, whole: CheckpointTree, stand: Mapping[str, str], limit: int) -> None:
     from ..exports import tree_json
     from ..render import draw_tree
 
-    whole = await engine.get_checkpoint_tree(session.id)
-    out.data(tree_json(whole))
+    out.data(tree_json(whole, stand))
     if not out.as_json:
-        lines = draw_tree(whole, width=out.width, newest_first=True)
+        lines = draw_tree(whole, width=out.width, newest_first=True, statuses=stand)
         out.lines(lines[:limit])
         if len(lines) > limit:
             out.say(f"… {len(lines) - limit} more lines; all with --limit {len(lines)}", "dim")
@@ -259,9 +289,11 @@ async def _follow(
 
 
 async def _thread_of(engine: CheckpointEngine, session: SessionRef, name: str | None) -> Thread:
-    if name is None:
-        return await engine.active_thread(session.id)
     from ..errors import CliError, Exit
+    from ..sessions import current_thread
+
+    if name is None:
+        return await current_thread(engine, session)
 
     threads = await engine.list_threads(session.id)
     for thread in threads:
@@ -274,14 +306,15 @@ async def _thread_of(engine: CheckpointEngine, session: SessionRef, name: str | 
 def _trigger(name: str | None) -> Any:
     from ...model import SnapshotTrigger
     from ..errors import CliError, Exit
+    from ..render import trigger_word
 
     if name is None:
         return None
-    try:
-        return SnapshotTrigger(name.lower())
-    except ValueError:
-        known = ", ".join(SnapshotTrigger)
-        raise CliError(f"no trigger {name!r}", f"there are {known}", Exit.USAGE) from None
+    for trigger in SnapshotTrigger:
+        if name.lower() in (trigger, trigger_word(trigger)):
+            return trigger
+    known = ", ".join(SnapshotTrigger)
+    raise CliError(f"no trigger {name!r}", f"there are {known}", Exit.USAGE)
 
 
 def _example(thread: Thread) -> str:

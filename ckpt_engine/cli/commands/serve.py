@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,7 +63,7 @@ def up(
             home=home,
             database_url=db,
         )
-        out = Output(as_json)
+        out = Output(as_json, settings)
         from ..reporter import TextReporter
 
         async with (
@@ -70,7 +71,7 @@ def up(
             a_worker(settings, connection) as running,
         ):
             _say_ready(out, settings, connection)
-            out.following('ckpt run "How many rainy days are there a year?"', "ckpt list")
+            out.following(_question(settings), "ckpt list")
             await until_one_ends(running, served)
 
     run(work(), as_json=as_json, stopped=0)
@@ -93,7 +94,7 @@ def server(
 
     async def work() -> None:
         settings = settings_from(temporal_cli=temporal_cli, port=port, ui_port=ui_port, home=home)
-        out = Output(as_json)
+        out = Output(as_json, settings)
         from ..reporter import TextReporter
 
         if locate:
@@ -133,13 +134,13 @@ def worker(
 
     async def work() -> None:
         settings = settings_from(agent=agent, task_queue=task_queue, home=home, database_url=db)
-        out = Output(as_json)
+        out = Output(as_json, settings)
         from ..server.connection import choose
 
         connection = await choose(settings.home, address, namespace)
         async with a_worker(settings, connection) as running:
             _say_ready(out, settings, connection)
-            out.following('ckpt run "How many rainy days are there a year?"')
+            out.following(_question(settings))
             await until_one_ends(running, None)
 
     run(work(), as_json=as_json, stopped=0)
@@ -218,7 +219,8 @@ async def until_one_ends(running: asyncio.Task[None] | None, served: Served | No
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         if ended is not None and ended.done():
-            raise CliError("the Temporal server ended", "see server.log", Exit.NO_SERVER)
+            log = Path(served.server.database).with_name("server.log") if served else ""
+            raise CliError("the Temporal server ended", f"see {log}", Exit.NO_SERVER)
         if running is not None:
             await running
     finally:
@@ -235,6 +237,13 @@ def _config(address: str, namespace: str | None) -> ClientConnectConfig:
     if namespace:
         config["namespace"] = namespace
     return config
+
+
+def _question(settings: Settings) -> str:
+    asked = "How many rainy days are there a year?" if settings.agent is None else "…"
+    queue = settings.task_queue
+    other = f" --task-queue {queue}" if queue != type(settings)().task_queue else ""
+    return f'ckpt run "{asked}"{other}'
 
 
 def _say_ready(out: Output, settings: Settings, connection: Connection) -> None:

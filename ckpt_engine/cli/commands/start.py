@@ -39,7 +39,9 @@ def run(
     workflow_id: Annotated[
         str | None, typer.Option("--id", help="Workflow id, the session's address.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Such as openai:gpt-5 or scripted.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Such as openai:gpt-5.6-sol or scripted.")
+    ] = None,
     instructions: Annotated[str | None, typer.Option(help="System instructions.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="CSV or SQLite file for the shipped analyst.")
@@ -79,7 +81,9 @@ def run(
             state=state,
             max_steps=max_steps,
         )
-        return await _run(Output(as_json), settings, start, workflow_id, detach, address, namespace)
+        return await _run(
+            Output(as_json, settings), settings, start, workflow_id, detach, address, namespace
+        )
 
     run_work(work(), as_json=as_json)
 
@@ -108,7 +112,7 @@ def demo(
             port=port,
             ui_port=ui_port,
         )
-        return await run_demo(Output(as_json), settings, address, namespace)
+        return await run_demo(Output(as_json, settings), settings, address, namespace)
 
     run_work(work(), as_json=as_json)
 
@@ -187,7 +191,11 @@ async def follow_agent(
             "checkpoints": [info.id for info in follower.seen],
         }
     )
-    out.following(f"ckpt tree {handle.id}", f'ckpt rewind {handle.id} --back 1 --say "look again"')
+    if outcome.error is None:
+        again = f'ckpt rewind {handle.id} --back 1 --say "look again"'
+    else:
+        again = f"ckpt rewind {handle.id} --back 0 --follow"
+    out.following(f"ckpt tree {handle.id}", again)
     return 0 if outcome.error is None else 1
 
 

@@ -85,7 +85,8 @@ def rewind(
         from ...temporal.contract import RewindRequest, parse
 
         changes = _overrides(say, message, set_, model, instructions, next_node)
-        trip = _Trip(Output(as_json), settings_from(home=home, database_url=db), follow)
+        settings = settings_from(home=home, database_url=db)
+        trip = _Trip(Output(as_json, settings), settings, follow)
 
         def request(target: Target) -> RewindRequest:
             body = {"to": target, "overrides": changes, "in_flight": in_flight, "reason": reason}
@@ -125,7 +126,8 @@ def branch(
         from ...temporal.contract import BranchRequest, parse
 
         changes = _overrides(say, message, set_, model, instructions, next_node)
-        trip = _Trip(Output(as_json), settings_from(home=home, database_url=db), follow)
+        settings = settings_from(home=home, database_url=db)
+        trip = _Trip(Output(as_json, settings), settings, follow)
         chosen = name or f"branch-{secrets.token_hex(2)}"
 
         def request(target: Target) -> BranchRequest:
@@ -179,7 +181,7 @@ class _Trip:
                 handle = client.get_workflow_handle(child.workflow_id)
                 return await follow_agent(self._out, engine, handle, follower)
             self._out.data({"session": address_of, **child.model_dump(mode="json")})
-            self._out.following(f"ckpt log {address_of} --graph", f"ckpt tree {address_of}")
+            self._out.following(f"ckpt log {child.workflow_id} --follow", f"ckpt tree {address_of}")
         return 0
 
     async def _say(self, engine: CheckpointEngine, address_of: str, child: StartedChild) -> None:
@@ -218,10 +220,11 @@ async def _target(
             )
         return run_of.supervisor or run_of.workflow_id, Target(checkpoint=info.id)
     session = await find_session(engine, where)
-    if session.run is None:
+    address = session.address
+    if address is None:
         raise CliError(f"session {session.id!r} is not run by Temporal", "", Exit.USAGE)
     body = {"step": step, "back": back, "tag": tag, "thread": thread}
-    return session.name, parse(Target, body)
+    return address.workflow_id, parse(Target, body)
 
 
 def _overrides(
