@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidRequest
 from .contract import StepHeader
 
-__all__ = ["NotAStep", "Step", "StepScope", "current_scope", "current_step"]
+__all__ = [
+    "NotAStep",
+    "SentScope",
+    "Step",
+    "StepChanges",
+    "StepScope",
+    "current_scope",
+    "current_step",
+]
 
 
 class NotAStep(InvalidRequest, LookupError):
     """The code asked for the step context where there is none."""
 
     kind = "not-a-step"
+
+
+@dataclass(frozen=True)
+class StepChanges:
+    """What a step has added and changed, to be committed with its result.
+
+    Attributes:
+        added: New messages.
+        state_set: Keys set or changed, with their values.
+        state_delete: Keys deleted.
+        next_node: What comes next.
+        metadata: Small facts.
+    """
+
+    added: list[Any] = field(default_factory=list)
+    state_set: dict[str, Any] = field(default_factory=dict)
+    state_delete: list[str] = field(default_factory=list)
+    next_node: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class Step:
@@ -53,12 +82,17 @@ class Step:
         self.added.extend(messages)
         self.messages.extend(messages)
 
-    def state_changes(self) -> tuple[dict[str, Any], list[str]]:
-        """Return the keys set or changed, with their values, and the keys deleted."""
+    def changes(self) -> StepChanges:
+        """Return what has been added and changed so far."""
         before, after = self._before, self.state
         missing = object()
-        changed = {k: v for k, v in after.items() if before.get(k, missing) != v}
-        return changed, [k for k in before if k not in after]
+        return StepChanges(
+            added=self.added,
+            state_set={k: v for k, v in after.items() if before.get(k, missing) != v},
+            state_delete=[k for k in before if k not in after],
+            next_node=self.next_node,
+            metadata=self.metadata,
+        )
 
 
 class StepScope:
@@ -66,20 +100,58 @@ class StepScope:
 
     def __init__(self, header: StepHeader, load: Callable[[], Awaitable[Step]]) -> None:
         self.header = header
-        self.step: Step | None = None
-        self.loop = asyncio.get_running_loop()
+        self._step: Step | None = None
+        self._changes: StepChanges | None = None
         self._load = load
+        self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
+        self._pid = os.getpid()
+
+    @property
+    def here(self) -> bool:
+        """Whether it was made in this process: a fork inherits what was current before it."""
+        return self._pid == os.getpid()
+
+    @property
+    def changes(self) -> StepChanges:
+        """What the body added and changed; nothing if it never asked for the step."""
+        if self._changes is not None:
+            return self._changes
+        return self._step.changes() if self._step else StepChanges()
+
+    @changes.setter
+    def changes(self, changes: StepChanges) -> None:
+        self._changes = changes
 
     async def open(self) -> Step:
         """Return the step, the same one each time."""
         async with self._lock:
-            if self.step is None:
-                self.step = await self._load()
-            return self.step
+            if self._step is None:
+                self._step = await self._load()
+            return self._step
+
+    def open_from_thread(self) -> Step:
+        """Return the step to code that runs in no event loop."""
+        return asyncio.run_coroutine_threadsafe(self.open(), self._loop).result()
 
 
-current_scope: ContextVar[StepScope | None] = ContextVar("ckpt_step", default=None)
+@dataclass(frozen=True)
+class SentScope:
+    """A step that was loaded in the worker and sent to another process with its body."""
+
+    step: Step
+    here = True
+
+    async def open(self) -> Step:
+        """Return the step."""
+        return self.step
+
+    def open_from_thread(self) -> Step:
+        """Return the step."""
+        return self.step
+
+
+current_scope: ContextVar[StepScope | SentScope | None] = ContextVar("ckpt_step", default=None)
 
 
 class _CurrentStep:
@@ -94,23 +166,25 @@ class _CurrentStep:
         return await _scope().open()
 
     def from_thread(self) -> Step:
-        """Return the context of the step that is running, from a threaded sync activity.
+        """Return the context of the step that is running, from a sync activity.
+
+        In a thread pool it is loaded when it is first asked for; in a process pool it came with
+        the activity, and goes back with its result.
 
         Raises:
-            NotAStep: As above, or this is a process-pool activity, which has no step context.
+            NotAStep: As above.
         """
-        scope = _scope()
-        return asyncio.run_coroutine_threadsafe(scope.open(), scope.loop).result()
+        return _scope().open_from_thread()
 
 
 current_step = _CurrentStep()
 
 
-def _scope() -> StepScope:
+def _scope() -> StepScope | SentScope:
     scope = current_scope.get()
-    if scope is None:
+    if scope is None or not scope.here:
         raise NotAStep(
-            "there is no step here: call this in an activity (async, or sync in a thread pool) of "
-            "a workflow whose client was connected with plugins=[CheckpointPlugin(...)]"
+            "there is no step here: call this in an activity, async or sync, of a workflow whose "
+            "client was connected with plugins=[CheckpointPlugin(...)]"
         )
     return scope

@@ -50,7 +50,7 @@ from .points import branch_point
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
 
-    from .interceptor import Runtime
+    from .attempt import Runtime
 
 __all__ = ["EngineActivities"]
 

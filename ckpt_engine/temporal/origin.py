@@ -44,7 +44,8 @@ async def ensure_origin(
             namespace=run.namespace,
             execution=WorkflowExecution(workflow_id=run.workflow_id, run_id=origin.run_id),
             maximum_page_size=1,
-        )
+        ),
+        retry=True,
     )
     started = response.history.events[0].workflow_execution_started_event_attributes
     await engine.commit_step(

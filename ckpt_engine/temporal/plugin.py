@@ -21,9 +21,11 @@ from temporalio.worker import (
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ..errors import EngineClosed, InvalidRequest
+from .attempt import BLOB_LIMIT, Runtime
 from .collect import CollectWorkflow
 from .engine_activities import EngineActivities
-from .interceptor import _BLOB_LIMIT, CheckpointActivityInbound, Runtime
+from .interceptor import CheckpointActivityInbound
+from .patience import to_the_end
 from .policy import Policies, StepPolicy
 from .workflow_side import CheckpointWorkflowInbound
 
@@ -57,7 +59,7 @@ class CheckpointPlugin(SimplePlugin):
         config: SnapshotConfig | None = None,
         keys: Keyring | None = None,
         policies: Mapping[str, StepPolicy] | None = None,
-        max_result_bytes: int = _BLOB_LIMIT,
+        max_result_bytes: int = BLOB_LIMIT,
     ) -> None:
         self._engine_url = engine_url
         self._config = config
@@ -128,7 +130,7 @@ class CheckpointPlugin(SimplePlugin):
         try:
             await next(worker)
         finally:
-            await self._leave()
+            await to_the_end(self._leave())
 
     def _settings(self) -> tuple[object, ...]:
         return self._engine_url, self._config, self._keys, self._policies, self._max_result_bytes

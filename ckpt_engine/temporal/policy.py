@@ -22,10 +22,14 @@ class StepPolicy:
         memory: Whether it has to do with an agent's memory at all. When not (and then it is no
             step either), the plugin leaves it alone.
         trigger: What the checkpoint says it was taken for.
-        keep: The result in full, only its digest, or nothing of it. Unless it is kept in full, a
-            step whose report was lost after its commit runs again.
-        redact: Called with the stored form of the messages a step appends, one by one; what it
-            returns is stored instead.
+        keep: The result in full, only its digest, or nothing of it.
+        redact: Called with the messages a step appends, one by one; what it returns is stored
+            instead, and is what later steps see.
+        redact_result: Called with the result as the activity returned it; what it returns is
+            stored in its place, encoded as results are. The workflow gets the true one.
+
+    Unless the result is kept in full and as it was, a step whose report was lost after its commit
+    runs again, and a replay of the steps before a seed cannot pass it.
     """
 
     record: bool = True
@@ -33,6 +37,20 @@ class StepPolicy:
     trigger: SnapshotTrigger = SnapshotTrigger.TOOL_CALL
     keep: Literal["all", "digest", "nothing"] = "all"
     redact: Callable[[Any], Any] | None = None
+    redact_result: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            InvalidRequest: A field has an impossible value.
+        """
+        if self.keep not in ("all", "digest", "nothing"):
+            raise InvalidRequest(f"keep: 'all', 'digest' or 'nothing', not {self.keep!r}")
+        if self.redact_result is not None and self.keep != "all":
+            raise InvalidRequest(
+                f"redact_result with keep={self.keep!r}: there is no result left to redact"
+            )
 
     def __post_init__(self) -> None:
         """Leave out as a step what has no memory."""

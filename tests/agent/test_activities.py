@@ -142,7 +142,7 @@ async def test_a_turn_with_tools(chat: ChatServer) -> None:
     for call in turn.tool_calls:  # siblings: each starts from the same parent
         with step_of(*messages, model="ollama:tiny") as sibling:
             outcomes.append(await run(agent.call_tool, call))
-        assert sibling.state_changes() == ({}, [])
+        assert not sibling.changes().state_set
         assert sibling.next_node == "model"
         answers += sibling.added
         lines.append(sibling.metadata["summary"])
@@ -206,7 +206,7 @@ async def test_the_place_to_go_on_is_read_and_nothing_changed() -> None:
         point = await run(AgentActivities(SPEC).resume_point)
     assert (point.node, [c.id for c in point.tool_calls], point.max_steps) == ("tools", ["x"], 9)
     assert not step.added
-    assert step.state_changes() == ({}, [])
+    assert not step.changes().state_set
 
 
 @pytest.mark.parametrize(

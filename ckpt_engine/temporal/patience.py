@@ -1,0 +1,111 @@
+"""Keeping at the store: tried again until it answers, heartbeating, and to the end of a commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from temporalio import activity
+from temporalio.worker import ActivityOutboundInterceptor
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential,
+)
+
+from ..errors import Retryable
+
+__all__ = ["Heartbeats", "Patience", "to_the_end"]
+
+_T = TypeVar("_T")
+_NO_LIMIT = timedelta(minutes=10)
+_AT_ONCE = 0.1  # seconds after which the store counts as slow
+
+
+class Heartbeats(ActivityOutboundInterceptor):
+    """Remembers the user's last heartbeat details, so that ours can send them again."""
+
+    def __init__(self, next: ActivityOutboundInterceptor) -> None:
+        super().__init__(next)
+        self.details: tuple[Any, ...] = tuple(next.info().heartbeat_details)
+
+    def heartbeat(self, *details: Any) -> None:
+        """Send and remember."""
+        self.details = details
+        self.next.heartbeat(*details)
+
+    def repeat(self) -> None:
+        """Send the last details again, those of an earlier attempt if this one had none."""
+        self.next.heartbeat(*self.details)
+
+
+class Patience:
+    """How long an attempt at a step may keep at the store."""
+
+    def __init__(self, info: activity.Info, heartbeats: Heartbeats | None) -> None:
+        ends = [info.started_time + (info.start_to_close_timeout or _NO_LIMIT)]
+        if info.schedule_to_close_timeout is not None:
+            ends.append(info.scheduled_time + info.schedule_to_close_timeout)
+        self._end = min(ends)
+        self._beat = None if info.is_local else info.heartbeat_timeout
+        self._heartbeats = heartbeats
+
+    async def insist(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Try a store operation until it works or the attempt's time is nearly up.
+
+        A worker that shuts down does not go on trying: another one will.
+
+        Raises:
+            Retryable: It has not worked.
+        """
+        left = (self._end - datetime.now(UTC)).total_seconds()
+        out_of_time = stop_after_delay(max(0.0, left * 0.9))
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Retryable),
+            wait=wait_exponential(multiplier=0.05, max=2),
+            stop=lambda state: out_of_time(state) or _shutting_down(),
+            reraise=True,
+        )
+        async with self._beating():
+            async for attempt in retrying:
+                with attempt:
+                    return await call()
+        raise AssertionError("tenacity raises the last error")
+
+    @contextlib.asynccontextmanager
+    async def _beating(self) -> AsyncIterator[None]:
+        """Heartbeat with the user's last details while the store keeps the step waiting."""
+        if self._beat is None or self._heartbeats is None:
+            yield
+            return
+        beating = asyncio.create_task(_beat(self._heartbeats, self._beat.total_seconds() / 3))
+        try:
+            yield
+        finally:
+            beating.cancel()
+
+
+async def _beat(heartbeats: Heartbeats, pause: float) -> None:
+    # The body may not have sent any for nearly the whole timeout, so the first is not put off.
+    await asyncio.sleep(min(_AT_ONCE, pause))
+    while True:
+        heartbeats.repeat()
+        await asyncio.sleep(pause)
+
+
+def _shutting_down() -> bool:
+    details = activity.cancellation_details()
+    return details is not None and details.worker_shutdown
+
+
+async def to_the_end(work: Awaitable[_T]) -> _T:
+    """Wait for ``work`` to its end, whatever is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    return task.result()
