@@ -40,22 +40,19 @@ class StepPolicy:
     redact_result: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
+        """Refuse what contradicts itself; leave out as a step what has no memory.
 
         Raises:
             InvalidRequest: A field has an impossible value.
         """
+        if not self.memory:
+            object.__setattr__(self, "record", False)
         if self.keep not in ("all", "digest", "nothing"):
             raise InvalidRequest(f"keep: 'all', 'digest' or 'nothing', not {self.keep!r}")
         if self.redact_result is not None and self.keep != "all":
             raise InvalidRequest(
                 f"redact_result with keep={self.keep!r}: there is no result left to redact"
             )
-
-    def __post_init__(self) -> None:
-        """Leave out as a step what has no memory."""
-        if not self.memory:
-            object.__setattr__(self, "record", False)
 
 
 @dataclass(frozen=True, slots=True)
