@@ -11,7 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 from .observe import Observer
 
@@ -272,16 +272,19 @@ TABLES: dict[type[Any], Table] = {
 }
 
 
+_SEALED = frozenset(row for row in TABLES if row._fields[-1] == "crc")
+
+
 def sealed(row: R) -> R:
     """Return the row with its checksum, if its type has one."""
-    if row._fields[-1] != "crc":
+    if type(row) not in _SEALED:
         return row
-    return row._replace(crc=crc_of(row))  # type: ignore[call-arg,return-value]
+    return cast("R", type(row)._make((*row[:-1], crc_of(row))))
 
 
 def crc_of(row: Row) -> int:
     """Return the checksum over every other column of a row that has one."""
-    return zlib.crc32(repr(tuple(row)[:-1]).encode("utf-8", "surrogatepass"))
+    return zlib.crc32(repr(row[:-1]).encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)

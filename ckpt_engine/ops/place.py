@@ -36,6 +36,9 @@ OWNER = {"batch": 0, "state": 1, "checkpoint": 2}
 """Kinds of rows that hold references to blobs."""
 
 
+_TRIGGER_NO = {trigger: number for number, trigger in enumerate(TRIGGERS)}
+
+
 class StaleError(Conflict):
     """What the draft was prepared for has changed: prepare it again, ``late`` or not.
 
@@ -83,13 +86,14 @@ def place(tx: Tx, draft: Draft) -> Placed:
     state = _put_state(tx, draft)
     row = _checkpoint(tx, draft, lineage, state)
     _put_logs(tx, draft, lineage)
-    _put_blobs(tx, draft.blobs, OWNER["checkpoint"], row.cid)
+    if draft.blobs:
+        _put_blobs(tx, draft.blobs, OWNER["checkpoint"], row.cid)
     if not in_place:
         tx.insert(lineage)
     tx.insert(row)
     for place_no, other in enumerate(draft.parents[1:], 1):
         tx.insert(Edge(row.cid, place_no, other.cid))
-    for name in dict.fromkeys(draft.tags):
+    for name in draft.tags:
         tx.insert(TagRow(row.cid, name, thread.pk, draft.at))
     if turn:
         thread = _turned(tx, draft, thread, row, lineage)
@@ -183,8 +187,8 @@ def _put_state(tx: Tx, draft: Draft) -> LoadedState:
     pk = tx.next_pk(StateRow)
     code, packed = codec.compress(body)
     tx.insert(StateRow(pk, base, draft.state.depth, code, packed, draft.state.digest))
-    wanted = codec.references(body)
-    _put_blobs(tx, draft.state_blobs, OWNER["state"], pk, wanted)
+    if wanted := codec.references(body):
+        _put_blobs(tx, draft.state_blobs, OWNER["state"], pk, wanted)
     return draft.state._replace(pk=pk)
 
 
@@ -196,8 +200,8 @@ def _put_logs(tx: Tx, draft: Draft, lineage: Lineage) -> None:
         packed = codec.join_array(log.items)
         code, body = codec.compress(packed)
         tx.insert(Batch(pk, lineage.pk, name, log.keep, len(log.items), code, body))
-        wanted = codec.references(packed)
-        _put_blobs(tx, log.blobs, OWNER["batch"], pk, wanted)
+        if wanted := codec.references(packed):
+            _put_blobs(tx, log.blobs, OWNER["batch"], pk, wanted)
 
 
 def _put_blobs(
@@ -220,11 +224,13 @@ def _put_blobs(
 
 def _checkpoint(tx: Tx, draft: Draft, lineage: Lineage, state: LoadedState) -> CheckpointRow:
     log = draft.logs[MESSAGES]
-    others = {
-        name: (other.length, other.chain, other.own)
-        for name, other in draft.logs.items()
-        if name != MESSAGES
-    }
+    others = None
+    if len(draft.logs) > 1:
+        others = {
+            name: (other.length, other.chain, other.own)
+            for name, other in draft.logs.items()
+            if name != MESSAGES
+        }
     row = CheckpointRow(
         cid=tx.next_pk(CheckpointRow),
         id=draft.id,
@@ -236,7 +242,7 @@ def _checkpoint(tx: Tx, draft: Draft, lineage: Lineage, state: LoadedState) -> C
         state=state.pk,
         length=log.length,
         logs=msgspec.msgpack.encode(others) if others else None,
-        trigger=TRIGGERS.index(draft.trigger),
+        trigger=_TRIGGER_NO[draft.trigger],
         at=draft.at,
         node=draft.node,
         meta=draft.meta,
@@ -246,7 +252,7 @@ def _checkpoint(tx: Tx, draft: Draft, lineage: Lineage, state: LoadedState) -> C
         digest=b"",
     )
     edges = [other.cid for other in draft.parents[1:]]
-    return row._replace(digest=digest_of_row(row, edges, state.digest))
+    return CheckpointRow._make((*row[:-1], digest_of_row(row, edges, state.digest)))
 
 
 def digest_of_row(row: CheckpointRow, edges: list[int], state_digest: bytes) -> bytes:
@@ -290,7 +296,7 @@ def _advanced(draft: Draft, thread: ThreadRow, row: CheckpointRow, *, left: bool
         step=row.step if ahead else thread.step,
         open_tip=tip,
         n_cp=thread.n_cp + 1,
-        n_tag=thread.n_tag + len(set(draft.tags)),
+        n_tag=thread.n_tag + len(draft.tags),
     )
 
 

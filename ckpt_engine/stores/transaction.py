@@ -23,7 +23,6 @@ from ..store import (
     ThreadRow,
     Tx,
     Upto,
-    crc_of,
     sealed,
 )
 
@@ -141,7 +140,10 @@ class SqlTx(Tx):
     def insert(self, *rows: Row) -> None:
         self.changes += 1
         for row in rows:
-            self._inserts.setdefault(type(row), []).append(sealed(row))
+            table = type(row)
+            if table not in self._inserts:
+                self._inserts[table] = []
+            self._inserts[table].append(sealed(row))
             if isinstance(row, CheckpointRow):
                 self._ids[row.id] = row
             elif isinstance(row, ThreadRow):
@@ -205,7 +207,7 @@ class SqlTx(Tx):
         ]
         hot: list[ThreadRow] = []
         for thread, old in changed:
-            row = thread._replace(crc=crc_of(thread))
+            row = sealed(thread)
             self._threads[row.name] = self._stored[row.name] = row
             if row[:5] == old[:5] and row[8:13] == old[8:13] and row[14:18] == old[14:18]:
                 hot.append(row)
