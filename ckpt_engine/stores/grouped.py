@@ -11,6 +11,7 @@ import asyncio
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -35,17 +36,19 @@ class Write:
 
 
 class GroupedStore(Store):
-    """Gathers writes; a backend says how a group is committed, and on which thread."""
+    """Gathers writes, and runs them on a thread of its own; a backend says how they commit."""
 
     def __init__(self, group: int) -> None:
         self._group = group
         self._queue: deque[Write] = deque()
-        self._running: asyncio.Task[None] | None = None
+        self._writing = ThreadPoolExecutor(1, "ckpt-write")
+        self._running = False
+        self._idle = asyncio.Event()
         self._closed = False
 
-    @abstractmethod
     async def _on_writer(self, run: Callable[[], T]) -> T:
         """Run a function on the thread that writes."""
+        return await asyncio.get_running_loop().run_in_executor(self._writing, run)
 
     @abstractmethod
     def _commit_together(self, group: list[Write], *, alone: bool) -> None:
@@ -74,28 +77,39 @@ class GroupedStore(Store):
         loop = asyncio.get_running_loop()
         write = Write(work, expect, loop.create_future())
         self._queue.append(write)
-        if self._running is None and len(self._queue) == 1:
+        if not self._running and len(self._queue) == 1:
             loop.call_soon(self._begin)  # after those who are ready to write as well
         answer: T = await write.done
         return answer
 
     def _begin(self) -> None:
         """Start to commit what is queued; the next group begins when this one has ended."""
-        if self._running is None and self._queue:
-            group = [self._queue.popleft() for _ in range(min(len(self._queue), self._group))]
-            # without those whose callers were cancelled before it began
-            group = [write for write in group if not write.done.done()]
-            self._running = asyncio.get_running_loop().create_task(self._commit(group))
+        if self._running:
+            return
+        group = [self._queue.popleft() for _ in range(min(len(self._queue), self._group))]
+        # without those whose callers were cancelled before it began
+        group = [write for write in group if not write.done.done()]
+        if group:
+            self._running = True
+            self._idle.clear()
+            self._writing.submit(self._run, group, asyncio.get_running_loop())
+        elif self._queue:
+            self._begin()
+        else:
+            self._idle.set()
 
-    async def _commit(self, group: list[Write]) -> None:
+    def _run(self, group: list[Write], loop: asyncio.AbstractEventLoop) -> None:
+        """Commit a group; on the thread that writes."""
         try:
-            if group:
-                await self._on_writer(lambda: self._commit_group(group))
+            self._commit_group(group)
         except Exception as err:  # noqa: BLE001  (whatever it is, it goes to the callers)
             for write in group:
                 write.error = write.error or err
-        finally:
-            self._running = None
+        loop.call_soon_threadsafe(self._end, group)
+
+    def _end(self, group: list[Write]) -> None:
+        """Tell the callers, and go on with those who came meanwhile."""
+        self._running = False
         if self.observer is not None and (done := sum(w.error is None for w in group)):
             self.observer.committed(done)
         for write in group:
@@ -130,11 +144,10 @@ class GroupedStore(Store):
         if self._closed:
             return
         self._closed = True
-        while self._running is not None or self._queue:
-            self._begin()
-            if self._running is not None:
-                await asyncio.wait([self._running])
+        self._begin()
+        await self._idle.wait()
         await self._disconnect()
+        self._writing.shutdown()
 
 
 class _SpoiltError(Exception):

@@ -1,6 +1,7 @@
-"""The store in a SQLite file: SQLAlchemy's async engine holds the connections, two of them.
+"""The store in a SQLite file: SQLAlchemy opens the connections, two of them.
 
-One is the grouped writer's, the other one reads.
+One is the grouped writer's, the other one reads. Each is used on a thread of its own, to which a
+whole transaction goes as one function: a statement at a time, each would cost a hop.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from ..errors import InvalidRequest, StoreBusy, StoreUnavailable
@@ -23,7 +26,7 @@ from .schema import check_version, first_facts, statements
 from .sqlite import Memory, SqliteTx, begin_immediate, translated, when_free
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.pool import PoolProxiedConnection
 
 __all__ = ["SqlStore"]
 
@@ -42,10 +45,20 @@ class SqlStore(GroupedStore):
         self._synchronous = synchronous
         self._timeout = busy_timeout
         self._memory = Memory()
-        self._engine: AsyncEngine
-        self._connections: list[AsyncConnection] = []
-        self._writer: Any  # the aiosqlite connections below SQLAlchemy's
-        self._reader: Any
+        self._reading = ThreadPoolExecutor(1, "ckpt-read")
+        self._engine = create_engine(
+            URL.create("sqlite", database=path),
+            poolclass=NullPool,
+            connect_args={
+                "isolation_level": None,
+                "cached_statements": 256,
+                "timeout": busy_timeout,
+                "check_same_thread": False,  # made and closed on the threads that use them
+            },
+        )
+        self._pooled: list[PoolProxiedConnection] = []
+        self._writer: sqlite3.Connection
+        self._reader: sqlite3.Connection
 
     @classmethod
     async def open(cls, path: str, **options: Any) -> SqlStore:
@@ -60,38 +73,34 @@ class SqlStore(GroupedStore):
         folder = Path(path).parent
         if not folder.is_dir():
             raise StoreUnavailable(f"{path} cannot be opened: there is no folder {folder}")
-        store._engine = create_async_engine(
-            f"sqlite+aiosqlite:///{path}",
-            poolclass=NullPool,
-            connect_args={
-                "isolation_level": None,
-                "cached_statements": 256,
-                "timeout": store._timeout,
-            },
-        )
         with translated(path):
             try:
-                await store._connect()
+                await store._on_writer(store._open_writer)
+                await store._on_reader(store._open_reader)
             except BaseException:
                 await store._disconnect()
+                store._writing.shutdown()
                 raise
         return store
 
-    async def _connect(self) -> None:
-        self._writer = await self._open_one()
-        await _on_thread(self._writer, self._prepare)
-        self._reader = await self._open_one()
-        await _on_thread(self._reader, lambda db: db.execute("PRAGMA query_only = ON"))
+    def _open_writer(self) -> None:
+        self._writer = self._open_one()
+        self._prepare(self._writer)
 
-    async def _open_one(self) -> Any:
+    def _open_reader(self) -> None:
+        self._reader = self._open_one()
+        self._reader.execute("PRAGMA query_only = ON")
+
+    def _open_one(self) -> sqlite3.Connection:
         try:
-            connection = await self._engine.connect()
-            self._connections.append(connection)
-            return (await connection.get_raw_connection()).driver_connection
+            pooled = self._engine.raw_connection()
         except DBAPIError as err:
             if isinstance(err.orig, sqlite3.Error):
                 raise err.orig from err
             raise StoreUnavailable(f"{self._path} cannot be opened: {err.orig}") from err
+        self._pooled.append(pooled)
+        connection: Any = pooled.driver_connection
+        return cast("sqlite3.Connection", connection)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         # auto_vacuum only takes effect before the first table and before WAL
@@ -121,21 +130,21 @@ class SqlStore(GroupedStore):
     async def read(self, work: Callable[[Tx], T]) -> T:
         self._check_open()
 
-        def run(db: sqlite3.Connection) -> T:
-            db.execute("BEGIN")
-            try:
-                return work(SqliteTx(db))
-            finally:
-                db.execute("ROLLBACK")
-
         with translated(self._path):
-            return await _on_thread(self._reader, run)
+            return await self._on_reader(lambda: self._read(work))
 
-    async def _on_writer(self, run: Callable[[], T]) -> T:
-        return await _on_thread(self._writer, lambda _: run())
+    def _read(self, work: Callable[[Tx], T]) -> T:
+        self._reader.execute("BEGIN")
+        try:
+            return work(SqliteTx(self._reader))
+        finally:
+            self._reader.execute("ROLLBACK")
+
+    async def _on_reader(self, run: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
 
     def _commit_together(self, group: list[Write], *, alone: bool) -> None:
-        db: sqlite3.Connection = self._writer._conn
+        db = self._writer
         with translated(self._path):
             begin_immediate(db, self._timeout)
             try:
@@ -154,12 +163,12 @@ class SqlStore(GroupedStore):
         before = await self.size()
         with translated(self._path):
             if erase:
-                await _on_thread(self._writer, _rewrite_file)
+                await self._on_writer(partial(_rewrite_file, self._writer))
             else:
                 # one part at a time, so that writes find their turn in between
-                while await _on_thread(self._writer, _free_some):
+                while await self._on_writer(partial(_free_some, self._writer)):
                     pass
-                await _on_thread(self._writer, _empty_log)
+                await self._on_writer(partial(_empty_log, self._writer))
         return max(0, before - await self.size())
 
     async def size(self) -> int:
@@ -169,11 +178,14 @@ class SqlStore(GroupedStore):
         )
 
     async def _disconnect(self) -> None:
-        for connection in self._connections:
-            with contextlib.suppress(sqlite3.Error):
-                await connection.close()
-        await self._engine.dispose()
+        def close() -> None:
+            for pooled in self._pooled:
+                with contextlib.suppress(sqlite3.Error):
+                    pooled.close()
+            self._engine.dispose()
 
+        await asyncio.to_thread(self._reading.shutdown)
+        await self._on_writer(close)
 
 def _free_some(db: sqlite3.Connection) -> bool:
     """Give some free pages back; return whether there may be more."""
@@ -202,15 +214,6 @@ def _rewrite_file(db: sqlite3.Connection) -> None:
             db.execute("PRAGMA secure_delete = FAST")
             return
     raise StoreBusy("a reader still holds pages from before the erasure; try again")
-
-
-async def _on_thread(connection: Any, run: Callable[[sqlite3.Connection], T]) -> T:
-    """Run a function on the thread that owns the connection, in one hop.
-
-    This is aiosqlite's own way to its thread; its public methods take one statement a hop.
-    """
-    answer: T = await connection._execute(run, connection._conn)
-    return answer
 
 
 def path_of(url: str) -> str:
