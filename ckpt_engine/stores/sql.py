@@ -187,6 +187,7 @@ class SqlStore(GroupedStore):
         await asyncio.to_thread(self._reading.shutdown)
         await self._on_writer(close)
 
+
 def _free_some(db: sqlite3.Connection) -> bool:
     """Give some free pages back; return whether there may be more."""
     if not db.execute("PRAGMA freelist_count").fetchone()[0]:
