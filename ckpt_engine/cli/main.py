@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import keys, look, serve, start, travel
+from .commands import keep, keys, look, serve, start, travel
 
 __all__ = ["app", "main"]
 
@@ -50,6 +50,9 @@ app.command(rich_help_panel=_LOOK)(look.tree)
 app.command(rich_help_panel=_LOOK)(look.version)
 app.command(rich_help_panel=_TRAVEL)(travel.rewind)
 app.command(rich_help_panel=_TRAVEL)(travel.branch)
+app.command(rich_help_panel=_OPERATE)(keep.gc)
+app.command(rich_help_panel=_OPERATE)(keep.verify)
+app.command(rich_help_panel=_OPERATE)(keep.forget)
 app.command(rich_help_panel=_OPERATE)(keys.key)
 
 

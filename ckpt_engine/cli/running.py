@@ -14,6 +14,7 @@ from ..errors import (
     CheckpointError,
     CheckpointNotFound,
     Damaged,
+    Erased,
     InvalidRequest,
     NotInSession,
     StoreUnavailable,
@@ -24,7 +25,7 @@ from .logs import set_up_logs
 
 __all__ = ["run"]
 
-_NOT_FOUND = (CheckpointNotFound, ThreadNotFound, NotInSession)
+_NOT_FOUND = (CheckpointNotFound, ThreadNotFound, NotInSession, Erased)
 _DATABASE = (StoreUnavailable, Damaged)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

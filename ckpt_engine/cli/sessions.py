@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..model import CheckpointInfo, CheckpointTree, Thread
-from .errors import CliError
+from .errors import CliError, Exit
 from .opening import SessionRef, connect, find_session
 from .server.connection import choose
 
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
     from ckpt_engine import CheckpointEngine
 
-__all__ = ["current_thread", "find_checkpoint", "rows_of", "statuses", "statuses_of_threads"]
+__all__ = [
+    "current_thread",
+    "find_checkpoint",
+    "find_thread",
+    "rows_of",
+    "statuses",
+    "statuses_of_threads",
+]
 
 _GONE, _UNKNOWN = "gone", "unknown"
 _STATUS_SECONDS = 4.0
@@ -112,6 +119,20 @@ async def current_thread(engine: CheckpointEngine, session: SessionRef) -> Threa
     while thread.superseded_by in threads:
         thread = threads[thread.superseded_by]
     return thread
+
+
+async def find_thread(engine: CheckpointEngine, session_id: str, name: str) -> Thread:
+    """Return the thread of a session with this branch name or id.
+
+    Raises:
+        CliError: There is none.
+    """
+    threads = await engine.list_threads(session_id)
+    for thread in threads:
+        if name in (thread.branch, thread.id):
+            return thread
+    known = ", ".join(thread.branch for thread in threads)
+    raise CliError(f"no thread {name!r}", f"the session has {known}", Exit.NOT_FOUND)
 
 
 async def _about(engine: CheckpointEngine, root: Thread) -> str:

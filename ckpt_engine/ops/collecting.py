@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime
 from functools import partial
 
-from ..errors import CheckpointError, InvalidRequest
+from ..errors import CheckpointError, InvalidRequest, Retryable
 from ..model import CollectReport, SnapshotConfig, id_from_bytes
 from ..retention import KEEP_ALL, Candidate, RetentionPlan, RetentionPolicy, plan_retention
 from ..store import HeadMoveRow, In, Pin, Store, TagRow, ThreadRow
@@ -70,7 +70,10 @@ class Collecting(Upkeep):
                 kept[str(reason)] = kept.get(str(reason), 0) + count
         freed = 0
         if dropped and not dry_run:
-            await self._store.reclaim()
+            try:
+                await self._store.reclaim()
+            except Retryable as err:
+                _log.info("freed space is given back later: %s", err)
             freed = max(0, before - await self._store.size())
         return CollectReport(
             dropped=tuple(dropped),

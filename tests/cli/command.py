@@ -46,8 +46,8 @@ class Ckpt:
         assert done.returncode == code, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stderr if code and not out else done.stdout
 
-    def json(self, *args: str) -> Any:
-        return json.loads(self(*args, "--json"))
+    def json(self, *args: str, code: int = 0) -> Any:
+        return json.loads(self(*args, "--json", code=code, out=True))
 
     @contextmanager
     def running(self, *args: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:

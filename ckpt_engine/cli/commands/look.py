@@ -86,7 +86,7 @@ def log(
 
     async def work() -> int:
         from ..opening import find_session, open_engine
-        from ..sessions import current_thread, statuses_of_threads
+        from ..sessions import current_thread, find_thread, statuses_of_threads
 
         settings = settings_from(home=home, database_url=db)
         out = Output(as_json, settings)
@@ -99,7 +99,11 @@ def log(
                 stand = await statuses_of_threads(whole, settings.home, address, namespace)
                 _print_graph(out, whole, stand, limit)
             else:
-                chosen = await _thread_of(engine, found, thread)
+                chosen = (
+                    await find_thread(engine, found.id, thread)
+                    if thread
+                    else await current_thread(engine, found)
+                )
                 points = await engine.list_time_travel_points(
                     chosen.id, limit=limit, before=before, trigger=_trigger(trigger), tag=tag
                 )
@@ -286,21 +290,6 @@ async def _follow(
         name = (await find_session(engine, session)).name
     assert name is not None
     return await follow_agent(out, engine, client.get_workflow_handle(name))
-
-
-async def _thread_of(engine: CheckpointEngine, session: SessionRef, name: str | None) -> Thread:
-    from ..errors import CliError, Exit
-    from ..sessions import current_thread
-
-    if name is None:
-        return await current_thread(engine, session)
-
-    threads = await engine.list_threads(session.id)
-    for thread in threads:
-        if name in (thread.branch, thread.id):
-            return thread
-    known = ", ".join(thread.branch for thread in threads)
-    raise CliError(f"no thread {name!r}", f"the session has {known}", Exit.NOT_FOUND)
 
 
 def _trigger(name: str | None) -> Any:

@@ -1,0 +1,215 @@
+"""``gc``, ``verify`` and ``forget``: what is kept, whether it is sound, and what must not be."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..options import Database, Home, Json, settings_from
+from ..output import Output
+from ..running import run
+
+if TYPE_CHECKING:
+    from ckpt_engine import CheckpointEngine, CollectReport, ForgetReport
+
+__all__ = ["forget", "gc", "verify"]
+
+Session = Annotated[
+    str | None, typer.Argument(help="Workflow id (or the start of it); every session when absent.")
+]
+Thread = Annotated[str | None, typer.Option(help="Only this thread, by branch name or id.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it, without asking.")]
+
+
+def gc(
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="What to keep: all, last:N, milestones:N, age:30d; /session after a number for "
+            "the session as a whole; combined with | and &."
+        ),
+    ],
+    session: Session = None,
+    thread: Thread = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it; else only say what.")] = False,
+    home: Home = None,
+    db: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Remove checkpoints that need not be kept; without --yes, only say which.
+
+    Heads, branch points, tagged and pinned checkpoints always stay.
+    """
+
+    async def work() -> None:
+        from ...retention_words import parse_retention
+        from ..opening import open_engine
+
+        policy = parse_retention(keep)
+        settings = settings_from(home=home, database_url=db)
+        out = Output(as_json, settings)
+        async with open_engine(settings) as engine:
+            places = await _places(engine, session, thread)
+            reports = await _collect_all(engine, policy, places, dry_run=not yes)
+        _print_collected(out, reports, dry_run=not yes)
+
+    run(work(), as_json=as_json)
+
+
+async def _places(
+    engine: CheckpointEngine, session: str | None, thread: str | None
+) -> list[dict[str, str]]:
+    """Return what each collection is of, as arguments of ``collect``."""
+    from ..opening import find_session
+    from ..sessions import find_thread
+
+    if thread is not None or session is not None:
+        found = await find_session(engine, session)
+        line = await find_thread(engine, found.id, thread) if thread else found.line
+        return [{"session_id": found.id} if line is None else {"thread_id": line.id}]
+    return [{"session_id": root.id} for root in await engine.list_sessions(limit=sys.maxsize)]
+
+
+async def _collect_all(
+    engine: CheckpointEngine, policy: Any, places: list[dict[str, str]], *, dry_run: bool
+) -> list[CollectReport]:
+    from ..reporter import TextReporter
+
+    reporter = TextReporter()
+    reports: list[CollectReport] = []
+    for number, place in enumerate(places, 1):
+        reports.append(await engine.collect(policy, dry_run=dry_run, **place))
+        dropped = sum(len(report.dropped) for report in reports)
+        reporter.progress(f"{number} of {len(places)} looked at, {dropped} checkpoints to remove")
+    reporter.progress("")
+    return reports
+
+
+def _print_collected(out: Output, reports: list[CollectReport], *, dry_run: bool) -> None:
+    dropped = [checkpoint_id for report in reports for checkpoint_id in report.dropped]
+    kept: dict[str, int] = {}
+    for report in reports:
+        for reason, count in report.kept.items():
+            kept[reason] = kept.get(reason, 0) + count
+    freed = sum(report.bytes_freed for report in reports)
+    messages = sum(report.messages_kept for report in reports)
+    out.data(
+        {
+            "dropped": dropped,
+            "kept": kept,
+            "bytes_freed": freed,
+            "messages_kept": messages,
+            "dry_run": dry_run,
+        }
+    )
+    if out.as_json:
+        return
+    out.say(f"{'would remove' if dry_run else 'removed'} {_count(len(dropped), 'checkpoint')}")
+    for reason, count in kept.items():
+        out.say(f"kept {count}: {reason}")
+    if messages:
+        out.say(f"{_count(messages, 'message')} of theirs stay, since later checkpoints have them")
+    if dry_run and dropped:
+        out.following("the same with --yes")
+    elif not dry_run:
+        out.say(f"{freed:,} bytes given back")
+
+
+def verify(home: Home = None, db: Database = None, as_json: Json = False) -> None:
+    """Check every checkpoint and everything it stands on; exit with 1 if something is wrong."""
+
+    async def work() -> int:
+        from ..opening import open_engine
+
+        settings = settings_from(home=home, database_url=db)
+        out = Output(as_json, settings)
+        async with open_engine(settings) as engine:
+            report = await engine.verify()
+        problems = [{"kind": p.kind, "where": p.where, "what": p.what} for p in report.problems]
+        out.data(
+            {
+                "ok": report.ok,
+                "checkpoints": report.checkpoints,
+                "threads": report.threads,
+                "problems": problems,
+            }
+        )
+        if not as_json:
+            for problem in report.problems:
+                out.say(f"{problem.kind} {problem.where}: {problem.what}")
+            looked = f"{_count(report.checkpoints, 'checkpoint')} of "
+            looked += _count(report.threads, "thread")
+            out.say(f"{looked}: {'sound' if report.ok else _count(len(problems), 'problem')}")
+        return 0 if report.ok else 1
+
+    run(work(), as_json=as_json)
+
+
+def forget(
+    session: Annotated[str, typer.Argument(help="Workflow id (or the start of it).")],
+    thread: Annotated[
+        str | None,
+        typer.Option(help="Only this thread and those that began in it, by branch name or id."),
+    ] = None,
+    yes: Yes = False,
+    home: Home = None,
+    db: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Erase a session, or a thread of it, for good: no byte of its content is left.
+
+    It cannot be undone. A workflow that still runs an erased thread fails at its next step.
+    Temporal's own histories (inputs and results of workflows) are not touched.
+    """
+
+    async def work() -> int:
+        from ..opening import find_session, open_engine
+        from ..sessions import find_thread
+
+        settings = settings_from(home=home, database_url=db)
+        out = Output(as_json, settings)
+        async with open_engine(settings) as engine:
+            found = await find_session(engine, session)
+            chosen = await find_thread(engine, found.id, thread) if thread else found.line
+            given, what = {"session_id": found.id}, f"session {found.name}"
+            if chosen is not None:
+                given, what = {"thread_id": chosen.id}, f"thread {chosen.branch} of {found.name}"
+            if not yes:
+                _confirm(what)
+            report = await engine.forget(**given)
+        _print_forgotten(out, what, report)
+        return 1 if report.pending else 0
+
+    run(work(), as_json=as_json)
+
+
+def _confirm(what: str) -> None:
+    from ..errors import CliError, Exit
+
+    if not sys.stdin.isatty():
+        raise CliError("this cannot be undone", "say that you mean it: --yes", Exit.USAGE)
+    if not typer.confirm(f"Erase {what} for good?", err=True):
+        raise CliError("nothing was erased")
+
+
+def _print_forgotten(out: Output, what: str, report: ForgetReport) -> None:
+    out.data(
+        {
+            "erased": list(report.erased),
+            "kept": dict(report.kept),
+            "pending": report.pending,
+        }
+    )
+    if out.as_json:
+        return
+    out.say(f"erased {what}: {_count(len(report.erased), 'checkpoint')}")
+    for checkpoint_id, why in report.kept.items():
+        out.say(f"kept {checkpoint_id[:7]}: {why}")
+    if report.pending:
+        out.say("old bytes are still in the file, since a reader holds them; do it again later")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

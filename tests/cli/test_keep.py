@@ -1,0 +1,89 @@
+"""What is kept, whether it is sound, and what is forgotten, by command."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from ckpt_engine import create_checkpoint_engine
+
+from .command import Ckpt, environment
+
+
+@pytest.fixture
+async def ckpt(tmp_path: Path) -> Ckpt:
+    """The command, with a database of two sessions, one of them with a branch."""
+    async with await create_checkpoint_engine(str(tmp_path / "checkpoints.db")) as engine:
+        ids = [await engine.snapshot("trip", append=[f"say {n}"], state={"n": n}) for n in range(9)]
+        branch = await engine.branch(str(ids[4]), "cheap")
+        for n in range(3):
+            await engine.snapshot(branch.id, append=[f"other {n}"])
+        for n in range(5):
+            await engine.snapshot("other", append=[n])
+    return Ckpt(environment(tmp_path))
+
+
+def test_gc_says_what_it_would_remove_and_removes_that_with_yes(ckpt: Ckpt) -> None:
+    planned = ckpt("gc", "--keep", "last:1")
+    assert "would remove 13 checkpoints" in planned
+    assert "kept 1: branch point" in planned
+    assert "messages of theirs stay" in planned
+    assert len(ckpt.json("log", "trip")) == 9
+    plan = ckpt.json("gc", "trip", "--keep", "last:2 | milestones:3")
+    assert plan["dry_run"] is True
+    done = ckpt.json("gc", "trip", "--keep", "last:2 | milestones:3", "--yes")
+    assert (done["dropped"], done["kept"]) == (plan["dropped"], plan["kept"])
+    assert done["dropped"]
+    assert len(ckpt.json("log", "trip")) == 9 - len(done["dropped"])
+    assert len(ckpt.json("log", "other")) == 5
+    assert ckpt("gc", "trip", "--thread", "cheap", "--keep", "last:1", "--yes").startswith(
+        "removed 2 checkpoints"
+    )
+
+
+def test_verify_is_silent_about_nothing(ckpt: Ckpt, tmp_path: Path) -> None:
+    assert ckpt("verify") == "17 checkpoints of 3 threads: sound\n"
+    assert ckpt.json("verify")["ok"] is True
+    db = sqlite3.connect(tmp_path / "checkpoints.db")
+    db.execute("DELETE FROM batch WHERE pk = (SELECT max(pk) FROM batch)")
+    db.commit()
+    db.close()
+    found = ckpt.json("verify", code=1)
+    assert found["ok"] is False
+    assert all(problem["where"] and problem["what"] for problem in found["problems"])
+
+
+def test_forget_asks_first_and_leaves_the_others_whole(ckpt: Ckpt) -> None:
+    refused = ckpt("forget", "trip", code=2)
+    assert "--yes" in refused
+    assert len(ckpt.json("log", "trip")) == 9
+    origin = ckpt.json("log", "trip")[4]["id"]
+    secret = ckpt.json("log", "trip", "--thread", "cheap")[0]["id"]
+    said = ckpt("forget", "trip/cheap", "--yes")  # a thread that is named is not its session
+    assert "erased thread cheap of trip: 3 checkpoints" in said
+    assert f"kept {origin[:7]}" in said
+    assert "was erased on" in ckpt("show", secret, code=3)
+    assert len(ckpt.json("log", "trip")) == 9
+    assert ckpt.json("forget", "trip", "--yes")["kept"] == {}
+    assert [row["session"] for row in ckpt.json("list")] == ["other"]
+    assert "was erased on" in ckpt("tree", "trip", code=3)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "reason"),
+    [
+        (("gc", "--keep", "some"), 2, "last:N"),
+        (("gc", "nobody", "--keep", "last:1"), 3, "no session 'nobody'"),
+        (("gc", "trip", "--thread", "none", "--keep", "last:1"), 3, "has main, cheap"),
+        (("forget", "nobody", "--yes"), 3, "no session 'nobody'"),
+        (("forget", "trip", "--thread", "none", "--yes"), 3, "has main, cheap"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    ckpt: Ckpt, args: tuple[str, ...], code: int, reason: str
+) -> None:
+    said = ckpt(*args, code=code)
+    assert reason in said
+    assert said.count("\n") == 1
