@@ -493,9 +493,10 @@ class SnapshotConfig:
         max_snapshot_size_mb: Largest snapshot in megabytes, encoded; no limit when absent.
         logs: Keys of the state that hold lists which grow by appending.
         interval_seconds: How often scopes take an ``INTERVAL`` checkpoint.
-        synchronous: SQLite: ``full`` survives a power cut, ``normal`` may lose the newest commits.
+        synchronous: ``full`` survives a power cut, ``normal`` may lose the newest commits.
         busy_timeout: Seconds to wait for another process before ``StoreBusy``.
         group_size: Most checkpoints in one transaction.
+        connections: PostgreSQL: how many connections read, besides the one that writes.
         cache_mb: Memory for what was read and written last, in megabytes.
         idle_seal_seconds: A thread's rows are packed after it was idle for so long; 0 for never.
     """
@@ -516,6 +517,7 @@ class SnapshotConfig:
     synchronous: Literal["full", "normal"] = "full"
     busy_timeout: float = 5.0
     group_size: int = 256
+    connections: int = 4
     cache_mb: float = 64.0
     idle_seal_seconds: float = 5.0
 
@@ -533,6 +535,7 @@ class SnapshotConfig:
             "interval_seconds": self.interval_seconds,
             "busy_timeout": self.busy_timeout,
             "group_size": self.group_size,
+            "connections": self.connections,
             "cache_mb": self.cache_mb,
         }
         for name, value in positive.items():

@@ -394,7 +394,11 @@ class Tx(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What a write will look up; a group loads it for all its members in one go."""
+    """What a write will look up; a group loads it for all its members in one go.
+
+    A write that names threads changes nothing but what is theirs, and blobs: a backend may let
+    such writes to different threads run side by side. Any other write is alone in the store.
+    """
 
     threads: tuple[str, ...] = ()
     ids: tuple[bytes, ...] = ()
@@ -404,12 +408,14 @@ class Store(ABC):
     """A database that runs transactions.
 
     Attributes:
-        url: Where it is.
+        url: Where it is; without a password.
         observer: Is told of every transaction that was committed.
+        packs_while_running: Whether packing rows beside the agents' work makes it smaller.
     """
 
     url: str
     observer: Observer | None = None
+    packs_while_running: bool = True
 
     @abstractmethod
     async def read(self, work: Callable[[Tx], T]) -> T:
@@ -436,11 +442,14 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def reclaim(self, *, erase: bool = False) -> int:
+    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
         """Give free space back to the file system without stalls; returns the bytes freed.
+
+        Where that cannot be done without stalls, it is made free for new rows instead.
 
         Args:
             erase: Also leave no byte of deleted rows in the database, its log or its free pages.
+            thorough: Give all of it back, even if others have to wait meanwhile.
 
         Raises:
             StoreBusy: ``erase`` could not be completed since a reader still holds old pages.

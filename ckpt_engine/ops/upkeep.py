@@ -40,8 +40,10 @@ class Upkeep(EngineBase):
     def _committed(self, placed: Placed) -> None:
         """Take note of a commit."""
         lineage = placed.row.lineage
-        self._loose[lineage] += 1
-        self._newest = self._touched[lineage] = time.monotonic()
+        if self._store.packs_while_running:
+            self._loose[lineage] += 1
+            self._touched[lineage] = time.monotonic()
+        self._newest = time.monotonic()
         if self._loose[lineage] >= _AT_LAST and self.config.idle_seal_seconds:
             self._work.set()
         if self._task is None and self.config.idle_seal_seconds:
@@ -88,7 +90,10 @@ class Upkeep(EngineBase):
         return gone
 
     async def optimize(self) -> OptimizeReport:
-        """Pack all rows and give free space back to the file system."""
+        """Pack all rows and give free space back to the file system.
+
+        On PostgreSQL agents have to wait while the tables are rewritten.
+        """
         self._check_open()
         before = await self._store.size()
         gone, last = 0, 0
@@ -98,7 +103,7 @@ class Upkeep(EngineBase):
             for lineage in lineages:
                 gone += await self._seal(lineage)
             last = lineages[-1]
-        await self._store.reclaim()
+        await self._store.reclaim(thorough=True)
         return OptimizeReport(sealed=gone, size_before=before, size_after=await self._store.size())
 
     async def _end_upkeep(self) -> None:

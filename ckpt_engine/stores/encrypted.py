@@ -195,6 +195,7 @@ class EncryptedStore(Store):
 
     def __init__(self, inner: Store, cipher: _Cipher) -> None:
         self.url = inner.url
+        self.packs_while_running = inner.packs_while_running
         self._inner = inner
         self._cipher = cipher
 
@@ -227,8 +228,8 @@ class EncryptedStore(Store):
     async def write(self, work: Callable[[Tx], T], expect: Expect | None = None) -> T:
         return await self._inner.write(lambda tx: work(_EncryptedTx(tx, self._cipher)), expect)
 
-    async def reclaim(self, *, erase: bool = False) -> int:
-        return await self._inner.reclaim(erase=erase)
+    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
+        return await self._inner.reclaim(erase=erase, thorough=thorough)
 
     async def size(self) -> int:
         return await self._inner.size()

@@ -181,7 +181,7 @@ class MemoryStore(Store):
         if self._closed:
             raise EngineClosed("the engine was closed")
 
-    async def reclaim(self, *, erase: bool = False) -> int:
+    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
         return 0
 
     async def size(self) -> int:

@@ -1,35 +1,28 @@
-"""The tables as SQL, made from the row types, and the versions of them."""
+"""The version of the tables: how it is read, checked, and brought to the newest by Alembic.
+
+A database says its version in Alembic's own table, ``alembic_version``. Opening one only reads
+that; Alembic is not imported before there is something to do.
+"""
 
 from __future__ import annotations
 
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SchemaMismatch
-from ..store import TABLES, Meta, Table, sealed
+from ..store import TABLES
 
-__all__ = ["FLOORS", "SCHEMA_VERSION", "check_version", "first_facts", "floor_key", "statements"]
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
-SCHEMA_VERSION = 1
-"""Version of the tables; kept in ``meta`` under ``schema_version``."""
+__all__ = ["FLOORS", "NEWEST", "READ_VERSION", "check_version", "floor_key", "upgrade"]
+
+NEWEST = "0002"
+"""The version that this release reads and writes: the last file of ``migrations/versions``."""
+
+READ_VERSION = "SELECT version_num FROM alembic_version"
 
 FLOORS = tuple(row for row, table in TABLES.items() if table.key in (("pk",), ("cid",)))
-"""Row types with a key of one whole number; ``meta`` has the highest that was ever given."""
-
-_SQLITE_TYPES = {int: "INTEGER", str: "TEXT", bytes: "BLOB"}
-
-
-def statements(types: dict[type, str] | None = None) -> list[str]:
-    """Return the statements that make every table and index.
-
-    Args:
-        types: Python type -> column type; SQLite's by default.
-    """
-    made: list[str] = []
-    for row, table in TABLES.items():
-        made.append(_table(row, table, types or _SQLITE_TYPES))
-        made += [_index(table, columns, unique=True) for columns in table.unique]
-        made += [_index(table, columns, unique=False) for columns in table.index]
-    return made
+"""Row types with a key of one whole number; SQLite's ``meta`` has the highest ever given."""
 
 
 def floor_key(table: type[Any]) -> str:
@@ -37,61 +30,46 @@ def floor_key(table: type[Any]) -> str:
     return f"floor:{TABLES[table].name}"
 
 
-def first_facts() -> list[Meta]:
-    """Return the facts that a new database begins with."""
-    facts = {"schema_version": SCHEMA_VERSION, **{floor_key(table): 0 for table in FLOORS}}
-    return [sealed(Meta(key, str(value))) for key, value in facts.items()]
-
-
-def _table(row: type[Any], table: Table, types: dict[type, str]) -> str:
-    hints = get_type_hints(row)
-    columns = [_column(name, hints[name], table, types) for name in row._fields]
-    if not _has_row_key(table, hints):
-        columns.append(f"PRIMARY KEY ({_names(table.key)})")
-    return f'CREATE TABLE "{table.name}" ({", ".join(columns)})'
-
-
-def _has_row_key(table: Table, hints: dict[str, Any]) -> bool:
-    return len(table.key) == 1 and hints[table.key[0]] is int
-
-
-def _column(name: str, hint: Any, table: Table, types: dict[type, str]) -> str:
-    options = [t for t in getattr(hint, "__args__", (hint,)) if t is not type(None)]
-    column = f'"{name}" {types[options[0]]}'
-    if (name,) == table.key and options[0] is int:
-        return f"{column} PRIMARY KEY"
-    return column if hasattr(hint, "__args__") else f"{column} NOT NULL"
-
-
-def _index(table: Table, columns: tuple[str, ...], *, unique: bool) -> str:
-    kind = "UNIQUE INDEX" if unique else "INDEX"
-    name = f"{table.name}_by_{'_'.join(columns)}"
-    return f'CREATE {kind} "{name}" ON "{table.name}" ({_names(columns)})'
-
-
-def _names(columns: tuple[str, ...]) -> str:
-    return ", ".join(f'"{name}"' for name in columns)
-
-
 def check_version(found: str | None, where: str) -> None:
-    """Refuse a database of another schema version.
+    """Refuse a database of another version.
+
+    Args:
+        found: What :data:`READ_VERSION` answers; ``None`` where there is no such table.
+        where: The database, without a password.
 
     Raises:
         SchemaMismatch: With what to do about it.
     """
-    if found == str(SCHEMA_VERSION):
+    if found == NEWEST:
         return
-    if found is None or not found.isdigit():
+    if found is not None and not found.isdigit():
+        raise SchemaMismatch(f"{where} is not a checkpoint database: name another")
+    if found is not None and found > NEWEST:
         raise SchemaMismatch(
-            f"{where} is not a checkpoint database (its meta table has no schema version); "
-            "name another file"
-        )
-    if int(found) > SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"{where} has schema version {found}, this ckpt-engine knows {SCHEMA_VERSION}: "
+            f"{where} has schema version {found}, this ckpt-engine knows {NEWEST}: "
             "upgrade it with `pip install --upgrade ckpt-engine`"
         )
     raise SchemaMismatch(
-        f"{where} has schema version {found}, which this ckpt-engine cannot bring to "
-        f"{SCHEMA_VERSION}: open it with the release that wrote it"
+        f"{where} has schema version {found or '(none)'}, this ckpt-engine needs {NEWEST}: "
+        f"stop its workers and run `ckpt db upgrade --db {where}`"
     )
+
+
+def upgrade(connection: Connection, *, stamp: str = "") -> None:
+    """Bring the tables to the newest version, within the transaction that the caller has begun.
+
+    Args:
+        connection: To the database.
+        stamp: Only record that the tables are those of this version.
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "ckpt_engine.stores:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    if stamp:
+        command.stamp(config, stamp)
+    else:
+        command.upgrade(config, "head")

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from ..errors import InvalidRequest, StoreBusy, StoreUnavailable
 from ..store import Tx
 from .grouped import GroupedStore, Write, run_group
-from .schema import check_version, first_facts, statements
+from .schema import READ_VERSION, check_version, upgrade
 from .sqlite import Memory, SqliteTx, begin_immediate, translated, when_free
 
 if TYPE_CHECKING:
@@ -108,23 +108,9 @@ class SqlStore(GroupedStore):
         when_free(db, "PRAGMA journal_mode = WAL", self._timeout)
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA secure_delete = FAST")
-        begin_immediate(db, self._timeout)
-        try:
-            tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
-            if not tables:
-                for statement in statements():
-                    db.execute(statement)
-                db.executemany('INSERT INTO "meta" VALUES (?, ?, ?)', first_facts())
-            found = (
-                db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-                if not tables or "meta" in tables
-                else None
-            )
-            check_version(found[0] if found else None, self._path)
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
+        if version_of(db) is None and not _tables(db):
+            upgrade_file(db, self._timeout)
+        check_version(version_of(db), self._path)
         db.execute("PRAGMA busy_timeout = 0")  # begin_immediate waits, and better
 
     async def read(self, work: Callable[[Tx], T]) -> T:
@@ -159,7 +145,7 @@ class SqlStore(GroupedStore):
                     db.execute("ROLLBACK")
                 raise
 
-    async def reclaim(self, *, erase: bool = False) -> int:
+    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
         before = await self.size()
         with translated(self._path):
             if erase:
@@ -215,6 +201,31 @@ def _rewrite_file(db: sqlite3.Connection) -> None:
             db.execute("PRAGMA secure_delete = FAST")
             return
     raise StoreBusy("a reader still holds pages from before the erasure; try again")
+
+
+def _tables(db: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def version_of(db: sqlite3.Connection) -> str | None:
+    """Return the version of the schema; ``None`` where there are no tables, or none of ours."""
+    tables = _tables(db)
+    if "alembic_version" in tables:
+        found = db.execute(READ_VERSION).fetchone()
+        return str(found[0]) if found else None
+    if tables and not {"meta", "checkpoint"} <= tables:
+        return "(another application's)"
+    return None
+
+
+def upgrade_file(db: sqlite3.Connection, timeout: float) -> None:
+    """Bring a file to the newest version, or make its tables; nothing if that has been done."""
+    engine = create_engine("sqlite://", creator=lambda: db, poolclass=StaticPool)
+    with engine.connect() as connection, connection.begin():
+        begin_immediate(db, timeout)
+        if _tables(db) and version_of(db) is None:
+            upgrade(connection, stamp="0001")  # from before the versions were kept
+        upgrade(connection)
 
 
 def path_of(url: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from ..errors import CheckpointError, Conflict, Corrupted, StoreBusy, StoreUnavailable
 from ..store import TABLES, CheckpointRow, Cond, Meta, R, ThreadRow, sealed
 from .schema import FLOORS, floor_key
-from .transaction import HOT, SqlTx, hot_values, table_name, update_sql
+from .transaction import HOT, SqlTx, columns_of, hot_values, table_name, update_sql
 
 __all__ = ["Memory", "SqliteTx", "begin_immediate", "translated", "when_free"]
 
@@ -45,7 +45,7 @@ class SqliteTx(SqlTx):
     """A transaction on SQLite."""
 
     most = 400
-    meta_keys = ("schema_version", *map(floor_key, FLOORS))
+    meta_keys = tuple(map(floor_key, FLOORS))
 
     def __init__(self, connection: sqlite3.Connection, memory: Memory | None = None) -> None:
         self._db = connection
@@ -125,7 +125,7 @@ def _top_sql(table: type[Any]) -> str:
 @lru_cache
 def _insert_sql(table: type[Any]) -> str:
     places = ", ".join("?" * len(table._fields))
-    return f"INSERT INTO {table_name(table)} VALUES ({places})"  # noqa: S608
+    return f"INSERT INTO {table_name(table)} ({columns_of(table)}) VALUES ({places})"  # noqa: S608
 
 
 def begin_immediate(connection: sqlite3.Connection, timeout: float) -> None:

@@ -26,7 +26,7 @@ from ..store import (
     sealed,
 )
 
-__all__ = ["HOT", "SqlTx", "columns_of", "hot_values", "table_name", "update_sql"]
+__all__ = ["HOT", "SqlTx", "columns_of", "hot_values", "select_sql", "table_name", "update_sql"]
 
 HOT = ("head", "open_tip", "step", "n_cp", "crc")
 """The columns of a thread that a commit changes."""
@@ -121,7 +121,7 @@ class SqlTx(Tx):
         parts = list(self._chunks(where))
         for part in parts:
             sql, values = self._where(part)
-            text = _select_sql(cast("Any", table), sql, order, self.mark if limit else "")
+            text = select_sql(cast("Any", table), sql, order, self.mark if limit else "")
             found = self._fetch(text, (*values, limit) if limit else values)
             rows += map(cast("Any", table)._make, found)
         if len(parts) > 1:
@@ -272,7 +272,8 @@ def columns_of(table: type[Any]) -> str:
 
 
 @lru_cache(maxsize=512)
-def _select_sql(table: type[Any], where: str, order: str, limit: str) -> str:
+def select_sql(table: type[Any], where: str, order: str, limit: str) -> str:
+    """Return a query of one table; ``limit`` is the place of how many rows, if there is one."""
     by = f'"{order.lstrip("-")}"' if order else ", ".join(f'"{c}"' for c in TABLES[table].key)
     down = " DESC" if order.startswith("-") else ""
     text = f"SELECT {columns_of(table)} FROM {table_name(table)}{where} ORDER BY {by}{down}"  # noqa: S608

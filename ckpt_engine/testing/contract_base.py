@@ -34,9 +34,11 @@ class ContractBase(ABC):
 
     Attributes:
         durable: Whether an engine that is opened again has what was written.
+        shrinks: Whether a collection makes the files smaller, or only free for new rows.
     """
 
     durable: ClassVar[bool] = True
+    shrinks: ClassVar[bool] = True
 
     @abstractmethod
     async def open_engine(

@@ -126,7 +126,7 @@ class RetentionContract(ContractBase):
             await engine.snapshot("t", messages=[say(text)])
         report = await engine.collect(KEEP_LAST_N(1), thread_id="t")
         assert len(report.dropped) == 59
-        assert report.bytes_freed > 0
+        assert report.bytes_freed > 0 or not self.shrinks
 
     async def test_optimize_changes_nothing_that_is_read(self, engine: Any) -> None:
         ids = await _said(engine, "t", 100)

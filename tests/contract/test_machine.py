@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 from ckpt_engine import CheckpointEngine, create_checkpoint_engine
 from ckpt_engine.testing import CollectingMachine
 
+from ..postgres import url_in
+
 
 class OnMemory(CollectingMachine):
     durable = False
@@ -23,6 +25,11 @@ class OnSqlite(CollectingMachine):
         return await create_checkpoint_engine(f"sqlite:///{folder / 'engine.db'}")
 
 
+class OnPostgres(CollectingMachine):
+    async def open_engine(self, folder: Path) -> CheckpointEngine:
+        return await create_checkpoint_engine(url_in(folder))
+
+
 plan = settings(
     max_examples=40,
     stateful_step_count=25,
@@ -31,4 +38,6 @@ plan = settings(
 )
 TestOnMemory = pytest.mark.timeout(300)(OnMemory.TestCase)
 TestOnSqlite = pytest.mark.timeout(300)(OnSqlite.TestCase)
+TestOnPostgres = pytest.mark.timeout(300)(OnPostgres.TestCase)
 TestOnMemory.settings = TestOnSqlite.settings = plan
+TestOnPostgres.settings = settings(plan, max_examples=12)

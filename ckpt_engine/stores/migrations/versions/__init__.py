@@ -1,0 +1,1 @@
+"""The versions, in order; a published one never changes."""

@@ -1,0 +1,116 @@
+"""The schema's versions: made, upgraded, and refused, on both databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from ckpt_engine import create_checkpoint_engine
+from ckpt_engine.errors import SchemaMismatch
+from ckpt_engine.store import TABLES
+from ckpt_engine.stores.schema import NEWEST
+
+from ..postgres import url_in
+
+DATABASES = ["sqlite", "postgresql"]
+
+
+def url_of(kind: str, folder: Path) -> str:
+    return f"sqlite:///{folder / 'a.db'}" if kind == "sqlite" else url_in(folder)
+
+
+@contextmanager
+def connected(url: str) -> Iterator[sa.Connection]:
+    """Connect past the engine, to its own tables."""
+    target = sa.make_url(url)
+    schema = str(target.query.get("schema", ""))
+    target = target.difference_update_query(["schema"])
+    options = {"connect_args": {"options": f"-c search_path={schema}"}} if schema else {}
+    if schema:
+        target = target.set(drivername="postgresql+psycopg")
+    made = sa.create_engine(target, **options)
+    try:
+        with made.begin() as connection:
+            yield connection
+    finally:
+        made.dispose()
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+async def test_the_versions_make_the_tables_that_the_row_types_describe(
+    kind: str, tmp_path: Path
+) -> None:
+    url = url_of(kind, tmp_path)
+    await (await create_checkpoint_engine(url)).close()
+    with connected(url) as db:
+        found = sa.inspect(db)
+        assert set(found.get_table_names()) == {
+            *(t.name for t in TABLES.values()),
+            "alembic_version",
+        }
+        for row, table in TABLES.items():
+            columns = {c["name"]: c for c in found.get_columns(table.name)}
+            hints = get_type_hints(row)
+            assert set(columns) == set(row._fields)
+            for name, column in columns.items():
+                assert _python_type(column["type"]) in _types(hints[name]), (table.name, name)
+                nullable = type(None) in _types(hints[name])
+                assert column["nullable"] == nullable or name in table.key, (table.name, name)
+            assert found.get_pk_constraint(table.name)["constrained_columns"] == list(table.key)
+            indexes = {
+                (tuple(i["column_names"]), bool(i["unique"])) for i in found.get_indexes(table.name)
+            }
+            wanted = {(c, True) for c in table.unique} | {(c, False) for c in table.index}
+            assert indexes == wanted, table.name
+
+
+def _python_type(column: Any) -> type:
+    kind: type = column.python_type
+    return kind
+
+
+def _types(hint: Any) -> tuple[Any, ...]:
+    return getattr(hint, "__args__", (hint,))
+
+
+def test_the_newest_version_is_the_last_one() -> None:
+    config = Config()
+    config.set_main_option("script_location", "ckpt_engine.stores:migrations")
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [NEWEST]
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+@pytest.mark.parametrize(("version", "advice"), [("9999", "pip install"), ("0001", "db upgrade")])
+async def test_another_version_is_refused_with_what_to_do(
+    kind: str, version: str, advice: str, tmp_path: Path
+) -> None:
+    url = url_of(kind, tmp_path)
+    await (await create_checkpoint_engine(url)).close()
+    with connected(url) as db:
+        db.execute(sa.text("UPDATE alembic_version SET version_num = :v"), {"v": version})
+    with pytest.raises(SchemaMismatch, match=advice) as refused:
+        await create_checkpoint_engine(url)
+    assert version in str(refused.value)
+    assert NEWEST in str(refused.value)
+    assert (sa.make_url(url).password or "nothing") not in str(refused.value)
+
+
+def test_opening_a_file_that_is_up_to_date_loads_no_alembic(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from ckpt_engine import create_checkpoint_engine\n"
+        "async def main(): await (await create_checkpoint_engine(sys.argv[1])).close()\n"
+        "asyncio.run(main()); print('alembic' in sys.modules, 'psycopg' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.db")]
+    said = [subprocess.run(command, capture_output=True, text=True).stdout for _ in range(2)]
+    assert said == ["True False\n", "False False\n"]
