@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,14 +13,16 @@ from ..output import Output
 from ..running import run
 
 if TYPE_CHECKING:
-    from ckpt_engine import CheckpointEngine, CollectReport, ForgetReport
+    from ckpt_engine import CheckpointEngine, CollectReport, ForgetReport, Thread
+
+    from ..opening import SessionRef
 
 __all__ = ["forget", "gc", "verify"]
 
-Session = Annotated[
+SessionName = Annotated[
     str | None, typer.Argument(help="Workflow id (or the start of it); every session when absent.")
 ]
-Thread = Annotated[str | None, typer.Option(help="Only this thread, by branch name or id.")]
+ThreadName = Annotated[str | None, typer.Option(help="Only this thread, by branch name or id.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it, without asking.")]
 
 
@@ -31,8 +34,8 @@ def gc(
             "the session as a whole; combined with | and &."
         ),
     ],
-    session: Session = None,
-    thread: Thread = None,
+    session: SessionName = None,
+    thread: ThreadName = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it; else only say what.")] = False,
     home: Home = None,
     db: Database = None,
@@ -63,13 +66,29 @@ async def _places(
 ) -> list[dict[str, str]]:
     """Return what each collection is of, as arguments of ``collect``."""
     from ..opening import find_session
-    from ..sessions import find_thread
 
     if thread is not None or session is not None:
         found = await find_session(engine, session)
-        line = await find_thread(engine, found.id, thread) if thread else found.line
+        line = await _line(engine, found, session, thread)
         return [{"session_id": found.id} if line is None else {"thread_id": line.id}]
     return [{"session_id": root.id} for root in await engine.list_sessions(limit=sys.maxsize)]
+
+
+async def _line(
+    engine: CheckpointEngine, found: SessionRef, session: str | None, thread: str | None
+) -> Thread | None:
+    """Return the one thread that is meant; ``None`` for the whole session."""
+    from ...errors import ThreadNotFound
+    from ..sessions import find_thread
+
+    if thread is not None:
+        return await find_thread(engine, found.id, thread)
+    if found.line is not None or session is None:
+        return found.line
+    with contextlib.suppress(ThreadNotFound):
+        named = await engine.get_thread(session)
+        return named if named.id != found.root.id else None
+    return None
 
 
 async def _collect_all(
@@ -166,13 +185,12 @@ def forget(
 
     async def work() -> int:
         from ..opening import find_session, open_engine
-        from ..sessions import find_thread
 
         settings = settings_from(home=home, database_url=db)
         out = Output(as_json, settings)
         async with open_engine(settings) as engine:
             found = await find_session(engine, session)
-            chosen = await find_thread(engine, found.id, thread) if thread else found.line
+            chosen = await _line(engine, found, session, thread)
             given, what = {"session_id": found.id}, f"session {found.name}"
             if chosen is not None:
                 given, what = {"thread_id": chosen.id}, f"thread {chosen.branch} of {found.name}"
