@@ -1,1 +1,1 @@
-"""Workflows written as Temporal's public samples are, made rewindable by one mixin."""
+"""Applications that are rewound and branched: ``python -m examples`` runs them."""

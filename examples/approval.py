@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from temporalio import activity, workflow
 
@@ -68,4 +70,4 @@ class ApprovalWorkflow(Rewindable):
         return done
 
 
-ACTIVITIES = [submit, remind, carry_out, archive]
+ACTIVITIES: list[Callable[..., Any]] = [submit, remind, carry_out, archive]

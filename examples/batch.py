@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from temporalio import activity, workflow
 
@@ -49,4 +51,4 @@ class BatchWorkflow(Rewindable):
         )
 
 
-ACTIVITIES = [list_items, square, publish]
+ACTIVITIES: list[Callable[..., Any]] = [list_items, square, publish]

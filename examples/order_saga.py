@@ -83,4 +83,4 @@ class OrderWorkflow(Rewindable):
         return done
 
 
-ACTIVITIES = [charge, reserve, ship, refund, release]
+ACTIVITIES: list[Callable[..., Any]] = [charge, reserve, ship, refund, release]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from .encryption import EncryptionCodec
     from .plugin import CheckpointPlugin
-    from .policy import StepPolicy
+    from .policy import StepAdapter, StepPolicy
     from .rewindable import Rewindable
     from .session import line
     from .sessions import Sessions
@@ -46,6 +46,7 @@ __all__ = [
     "Sessions",
     "StartedChild",
     "Step",
+    "StepAdapter",
     "StepPolicy",
     "Target",
     "current_step",
@@ -62,7 +63,7 @@ _HOME = {
     "EncryptionCodec": "encryption",
     "Rewindable": "rewindable",
     "Sessions": "sessions",
-    "StepPolicy": "policy",
+    **dict.fromkeys(("StepAdapter", "StepPolicy"), "policy"),
     "line": "session",
 }
 

@@ -25,7 +25,7 @@ from .contract import StepHeader
 from .origin import ensure_origin
 from .patience import Heartbeats, Patience, to_the_end
 from .payloads import from_stored, to_stored
-from .policy import Policies
+from .policy import Policies, StepAdapter
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -86,6 +86,11 @@ class Attempt:
         self._info = info = activity.info()
         self._patience = Patience(info, heartbeats)
         self._policy = runtime.policies.of(info.activity_type, info.task_queue)
+
+    @property
+    def adapter(self) -> StepAdapter | None:
+        """What connects the step with the agent's memory."""
+        return self._policy.adapter
 
     # Before the body
 

@@ -21,6 +21,7 @@ from .context import StepScope, current_scope
 from .contract import HEADER, StepHeader
 from .failures import to_failure
 from .patience import Heartbeats
+from .policy import StepAdapter
 from .process_pool import InOtherProcess, runs_elsewhere
 from .session import read_header
 
@@ -56,12 +57,14 @@ class CheckpointActivityInbound(ActivityInboundInterceptor):
             if done is not None:
                 return done.value
             scope = StepScope(header, attempt.load)
-            result = await self._body(scope, input)
+            result = await self._body(scope, input, attempt.adapter)
             return await attempt.commit(scope.changes, result)
         except CheckpointError as err:
             raise to_failure(err) from err
 
-    async def _body(self, scope: StepScope, input: ExecuteActivityInput) -> Any:
+    async def _body(
+        self, scope: StepScope, input: ExecuteActivityInput, adapter: StepAdapter | None
+    ) -> Any:
         if runs_elsewhere(input):
             input.fn = InOtherProcess(input.fn, await scope.open())
             returned = await self.next.execute_activity(input)
@@ -69,6 +72,12 @@ class CheckpointActivityInbound(ActivityInboundInterceptor):
             return returned.result
         token = current_scope.set(scope)
         try:
-            return await self.next.execute_activity(input)
+            if adapter is None:
+                return await self.next.execute_activity(input)
+            step = await scope.open()
+            input.args = list(adapter.before(step, input.args))
+            result = await self.next.execute_activity(input)
+            adapter.after(step, input.args, result)
+            return result
         finally:
             current_scope.reset(token)

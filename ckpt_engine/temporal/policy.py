@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InvalidRequest
 from ..model import SnapshotTrigger
 
-__all__ = ["Policies", "StepPolicy"]
+if TYPE_CHECKING:
+    from .context import Step
+
+__all__ = ["Policies", "StepAdapter", "StepPolicy"]
+
+
+class StepAdapter:
+    """Says what a step that knows nothing of the engine is to remember; override what is needed.
+
+    ``before`` and ``after`` are not called for an activity that runs in a process pool.
+    """
+
+    def identity(self, args: Sequence[Any]) -> Sequence[Any]:
+        """Return what of the arguments tells one step from another on the way to a seed.
+
+        It is called in workflows: no I/O, and the same answer each time. Leave out what differs
+        from run to run, such as times and random ids.
+        """
+        return args
+
+    def before(self, step: Step, args: Sequence[Any]) -> Sequence[Any]:
+        """Return the arguments for the step's body, which may come from the agent's memory."""
+        return args
+
+    def after(self, step: Step, args: Sequence[Any], result: Any) -> None:
+        """Put what the step did into the agent's memory, before it is committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +53,7 @@ class StepPolicy:
             instead, and is what later steps see.
         redact_result: Called with the result as the activity returned it; what it returns is
             stored in its place, encoded as results are. The workflow gets the true one.
+        adapter: Connects a step that knows nothing of the engine with the agent's memory.
 
     Unless the result is kept in full and as it was, a step whose report was lost after its commit
     runs again, and a replay of the steps before a seed cannot pass it.
@@ -38,6 +65,7 @@ class StepPolicy:
     keep: Literal["all", "digest", "nothing"] = "all"
     redact: Callable[[Any], Any] | None = None
     redact_result: Callable[[Any], Any] | None = None
+    adapter: StepAdapter | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself; leave out as a step what has no memory.
@@ -54,10 +82,18 @@ class StepPolicy:
                 f"redact_result with keep={self.keep!r}: there is no result left to redact"
             )
 
+    def identity(self, args: Sequence[Any]) -> Sequence[Any]:
+        """Return what of a step's arguments tells it from another."""
+        return self.adapter.identity(args) if self.adapter is not None else args
+
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """Policies by activity type, or by ``type@queue`` which goes first; ``*`` is for the rest."""
+    """Policies by activity type, or by ``type@queue`` which goes first.
+
+    Either may be a pattern (``agent__*``, ``*@queue``, ``*``); where several match, the longest
+    is meant.
+    """
 
     by_name: Mapping[str, StepPolicy] = field(default_factory=dict)
 
@@ -75,9 +111,12 @@ class Policies:
 
     def of(self, activity: str, queue: str) -> StepPolicy:
         """Return the policy of an activity type on a task queue."""
-        for name in (f"{activity}@{queue}", activity, f"*@{queue}", "*"):
+        for name in (f"{activity}@{queue}", activity):
             if (policy := self.by_name.get(name)) is not None:
                 return policy
+        for name in sorted(self.by_name, key=len, reverse=True):
+            if fnmatchcase(f"{activity}@{queue}" if "@" in name else activity, name):
+                return self.by_name[name]
         return _DEFAULT
 
 

@@ -240,7 +240,7 @@ class _Outbound(WorkflowOutboundInterceptor):
         queue = input.task_queue or workflow.info().task_queue
         policy = self._inbound.policies.of(input.activity, queue)
         step = self._inbound.session.schedule(
-            input.activity, input.args, record=policy.record, local=False
+            input.activity, policy.identity(input.args), record=policy.record, local=False
         )
         if policy.memory:
             input.headers = _with(input.headers, header_payload(step.header))
@@ -254,7 +254,7 @@ class _Outbound(WorkflowOutboundInterceptor):
     ) -> workflow.ActivityHandle[Any]:
         policy = self._inbound.policies.of(input.activity, workflow.info().task_queue)
         step = self._inbound.session.schedule(
-            input.activity, input.args, record=policy.record, local=True
+            input.activity, policy.identity(input.args), record=policy.record, local=True
         )
         if policy.memory:
             input.headers = _with(input.headers, header_payload(step.header))

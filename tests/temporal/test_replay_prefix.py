@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import re
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from temporalio import activity
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    Worker,
+)
 
-from ckpt_engine.temporal import BranchRequest, Overrides, RewindRequest, Target
+from ckpt_engine.temporal import BranchRequest, RewindRequest, Target
 from examples import approval, batch, order_saga
 
+from . import changed_code
 from .conftest import App, running_app
 
 
@@ -59,17 +69,25 @@ async def shop(
         f"sqlite:///{tmp_path}/ckpt.db",
         task_queue,
         workflows=[order_saga.OrderWorkflow, batch.BatchWorkflow, approval.ApprovalWorkflow],
-        activities=[*order_saga.ACTIVITIES, *batch.ACTIVITIES, *approval.ACTIVITIES],
+        activities=ALL_ACTIVITIES,
         interceptors=[bodies],
     ) as app:
         yield app
 
 
-async def finished(app: App, workflow: Any, *args: Any) -> WorkflowHandle[Any, Any]:
+ALL_ACTIVITIES = [*order_saga.ACTIVITIES, *batch.ACTIVITIES, *approval.ACTIVITIES]
+
+
+async def started(app: App, workflow: Any, *args: Any) -> WorkflowHandle[Any, Any]:
     workflow_id = f"{app.task_queue}-{uuid.uuid4().hex[:6]}"
     handle: WorkflowHandle[Any, Any] = await app.client.start_workflow(
         workflow, args=list(args), id=workflow_id, task_queue=app.task_queue
     )
+    return handle
+
+
+async def finished(app: App, workflow: Any, *args: Any) -> WorkflowHandle[Any, Any]:
+    handle = await started(app, workflow, *args)
     await handle.result()
     return handle
 
@@ -164,45 +182,123 @@ async def test_a_running_workflow_is_rewound_while_it_waits_for_a_person(
     assert bodies.count["remind"] == 2
 
 
+@pytest.mark.parametrize(
+    ("run", "args", "changed", "at", "says"),
+    [
+        (
+            order_saga.OrderWorkflow.run,
+            (order_saga.Order("o4", 5),),
+            changed_code.ChangedOrder,
+            2,
+            "step 1 was 'charge' (.*), and now the code asks for 'reserve'",
+        ),
+        (
+            batch.BatchWorkflow.run,
+            (3,),
+            changed_code.ChangedBatch,
+            2,
+            "step 1 was 'list_items' (.*) with other arguments",
+        ),
+        (
+            approval.ApprovalWorkflow.run,
+            ("holiday", 0.1),
+            changed_code.ChangedApproval,
+            3,
+            "step 3 was 'carry_out' (.*), and now the code asks for 'remind'",
+        ),
+    ],
+)
 async def test_code_that_asks_for_another_step_is_told_which(
-    shop: App, temporal_env: WorkflowEnvironment
+    shop: App,
+    temporal_env: WorkflowEnvironment,
+    run: Any,
+    args: tuple[Any, ...],
+    changed: type,
+    at: int,
+    says: str,
 ) -> None:
-    """The order is changed by hand in its recorded input: the stored step has other arguments."""
-    handle = await finished(shop, order_saga.OrderWorkflow.run, order_saga.Order("o4", 5))
-    thread = await shop.thread(handle.id)
-    start = await shop.engine.time_travel_to_step(thread, 0)
-    assert start.metadata["resume"] == "replay"
-    child = await shop.sessions.branch(
-        handle.id,
-        BranchRequest(at=Target(step=2), name="other", overrides=Overrides(state={"k": 1})),
-    )
-    assert await shop.client.get_workflow_handle(child.workflow_id).result()
-    with pytest.raises(WorkflowFailureError) as caught:
-        await _with_other_code(shop, temporal_env, handle.id)
+    handle = await started(shop, run, *args)
+    if run is approval.ApprovalWorkflow.run:
+        await handle.signal(approval.ApprovalWorkflow.approve, "Ann")
+    await handle.result()
+    queue = f"{shop.task_queue}-changed"
+    async with running_app(
+        temporal_env, shop.url, queue, workflows=[changed], activities=ALL_ACTIVITIES
+    ) as app:
+        found = await app.engine.find_run(handle.id)
+        assert found is not None
+        await app.engine.register_run(found[0].id, replace(found[1], task_queue=queue))
+        request = BranchRequest(at=Target(step=at), name="changed")
+        child = await app.sessions.branch(handle.id, request)
+        with pytest.raises(WorkflowFailureError) as caught:
+            await app.client.get_workflow_handle(child.workflow_id).result()
     cause: Any = caught.value.cause
     while cause.__cause__ is not None:
         cause = cause.__cause__
     assert isinstance(cause, ApplicationError)
     assert cause.type == "diverged"
-    assert "step 1 was 'charge'" in cause.message
+    assert re.search(says, cause.message)
 
 
-async def _with_other_code(app: App, env: WorkflowEnvironment, workflow_id: str) -> Any:
-    from .changed_order import ChangedOrder
+async def test_step_0_says_how_children_find_their_way(shop: App) -> None:
+    handle = await finished(shop, order_saga.OrderWorkflow.run, order_saga.Order("o5", 5))
+    start = await shop.engine.time_travel_to_step(await shop.thread(handle.id), 0)
+    assert start.metadata["resume"] == "replay"
 
-    queue = f"{app.task_queue}-changed"
-    async with running_app(
-        env,
-        app.url,
-        queue,
-        workflows=[ChangedOrder],
-        activities=order_saga.ACTIVITIES,
-    ) as changed:
-        found = await app.engine.find_run(workflow_id)
-        assert found is not None
-        moved = {**{f: getattr(found[1], f) for f in found[1].__slots__}, "task_queue": queue}
-        await app.engine.register_run(found[0].id, type(found[1])(**moved))
-        child = await changed.sessions.branch(
-            workflow_id, BranchRequest(at=Target(step=2), name="changed")
+
+@pytest.mark.parametrize(
+    ("module", "run", "args", "result"),
+    [
+        (
+            order_saga,
+            "OrderWorkflow",
+            ({"id": "o6", "amount": 3, "address": ""},),
+            ["payment-o6-3", "reservation-o6", "released reservation-o6", "refunded payment-o6-3"],
+        ),
+        (batch, "BatchWorkflow", (4,), "total 30"),
+        (
+            approval,
+            "ApprovalWorkflow",
+            ("desk", 0.1),
+            [
+                "submitted desk",
+                "reminded about desk",
+                "desk done, approved by Ann",
+                "desk archived",
+            ],
+        ),
+    ],
+)
+async def test_the_mixin_and_the_plugin_are_all_that_the_examples_have_of_checkpoints(
+    client: Client,
+    task_queue: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    run: str,
+    args: tuple[Any, ...],
+    result: Any,
+) -> None:
+    """Without the two lines that name it, the same source is a plain Temporal application."""
+    source = Path(module.__file__ or "").read_text()
+    lines = source.replace("(Rewindable)", "").splitlines(keepends=True)
+    plain = [line for line in lines if "import Rewindable" not in line]
+    assert len(plain) == len(lines) - 1
+    assert not [line for line in plain if "ckpt" in line or "Rewindable" in line]
+    name = f"plain_{run.lower()}"
+    (tmp_path / f"{name}.py").write_text("".join(plain))
+    monkeypatch.syspath_prepend(tmp_path)
+    application = importlib.import_module(name)
+    worker = Worker(
+        client,
+        task_queue=task_queue,
+        workflows=[getattr(application, run)],
+        activities=application.ACTIVITIES,
+    )
+    async with worker:
+        handle: WorkflowHandle[Any, Any] = await client.start_workflow(
+            run, args=args, id=f"{task_queue}-plain", task_queue=task_queue
         )
-        return await changed.client.get_workflow_handle(child.workflow_id).result()
+        if module is approval:
+            await handle.signal("approve", "Ann")
+        assert await handle.result() == result
