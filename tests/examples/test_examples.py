@@ -59,7 +59,7 @@ SEEN = {
         r"Bergen is the warmest of 2\.",
         r"Cairo is the warmest of 4\.",
         r"Seattle is the warmest of 3\.",
-        r"├─╮  four-cities .*\n│ ●  2 .* \+1 message",
+        r"├─╮  four-cities .*\n│ ●  2 .* adds “Consider Lima",
     ],
 }
 
