@@ -6,7 +6,8 @@ lone surrogates come back as they were. Everything else is refused with the path
 nesting deeper than :data:`MAX_DEPTH`.
 
 A string or bytes of :data:`BLOB_MIN` bytes or more is kept apart under its digest, so that it is
-stored once however many checkpoints hold it.
+stored once however many checkpoints hold it; so is a list or object of that size which stands
+under a key of a message, or of the state while it does not change there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, cast
 import msgspec
 import zstandard
 
-from .errors import Corrupted, TooLarge, Unstorable
+from .errors import Corrupted, SchemaMismatch, TooLarge, Unstorable
 
 __all__ = [
     "BLOB_MIN",
@@ -40,18 +41,24 @@ __all__ = [
     "digest_of",
     "join_array",
     "join_map",
+    "kind_of",
     "pack",
+    "pack_item",
     "recompress",
     "references",
     "seal",
+    "shared_parts",
     "split_array",
     "split_map",
     "unpack",
-    "value_blob",
+    "versioned",
 ]
 
-FORMAT = 1
-"""Version of the packed form; rows carry it, and older versions stay readable."""
+FORMAT = 2
+"""Version of the packed form; rows carry it, and older versions stay readable.
+
+1: as below, but lists and objects are never kept apart. 2: those of a few KB are.
+"""
 
 MAX_DEPTH = 256
 """Deepest nesting of lists and objects that is accepted."""
@@ -258,11 +265,57 @@ def _blob(code: int, content: bytes, blobs: Blobs | None) -> Any:
     return _Ext(code, digest)
 
 
-def value_blob(packed: bytes, blobs: Blobs) -> bytes:
-    """Return a packed reference to the packed value ``packed``, which goes into ``blobs``."""
+def pack_item(value: Any, blobs: Blobs, where: str, place: int) -> bytes:
+    """Return a message packed; what is large in it, also a list or object, goes into ``blobs``."""
+    own: Blobs = {}
+    packed = pack(value, own, where, place)
+    if len(packed) >= BLOB_MIN and _is_map(packed):
+        parts = split_map(packed)
+        apart = shared_parts(parts, own)
+        if apart:
+            packed = join_map({**parts, **apart})
+            own = {digest: own[digest] for digest in references(packed)}
+    if own:
+        blobs.update(own)
+    return packed
+
+
+def shared_parts(
+    parts: Mapping[str, bytes], blobs: Blobs, before: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
+    """Return references for the large lists and objects among packed values by key.
+
+    Args:
+        parts: The values.
+        blobs: Receives digest -> packed value.
+        before: The values of the state before: one that has changed since is left where it is,
+            since a difference from it is shorter.
+    """
+    apart: dict[str, bytes] = {}
+    for key, part in parts.items():
+        if len(part) < BLOB_MIN or not (_is_map(part) or _is_array(part)):
+            continue
+        found: Blobs = {}
+        whole = pack(unpack(part, blobs), None) if references(part) else part
+        reference = _value_blob(whole, found)
+        if before is None or before.get(key, reference) == reference:
+            apart[key] = reference
+            blobs.update(found)
+    return apart
+
+
+def _value_blob(packed: bytes, blobs: Blobs) -> bytes:
     digest = digest_of(packed)
     blobs[digest] = packed
     return _encode(_Ext(_VALUE_BLOB, digest))
+
+
+def _is_map(packed: bytes) -> bool:
+    return 0x80 <= packed[0] <= 0x8F or packed[0] in (0xDE, 0xDF)
+
+
+def _is_array(packed: bytes) -> bool:
+    return 0x90 <= packed[0] <= 0x9F or packed[0] in (0xDC, 0xDD)
 
 
 def references(packed: bytes) -> set[bytes]:
@@ -347,11 +400,31 @@ def split_map(packed: bytes | memoryview) -> dict[str, bytes]:
 
 
 # --- bytes <-> rows ---------------------------------------------------------------------------
-# A codec byte a row: 0 raw with a crc32 behind it, 1 one zstd frame with its own checksum,
-# 2 the same for rows that were packed together and need not be looked at again.
+# A codec byte a row. Its low half: 0 raw with a crc32 behind it, 1 one zstd frame with its own
+# checksum, 2 the same for rows that were packed together and need not be looked at again. Its high
+# half: the version of the packed form, 0 in rows of version 1.
 
 RAW, ZSTD, SEALED = 0, 1, 2
 _local = threading.local()
+
+
+def versioned(kind: int) -> int:
+    """Return the code of a row of this kind in the present format."""
+    return FORMAT << 4 | kind
+
+
+def kind_of(code: int) -> int:
+    """Return the kind of a row with this code.
+
+    Raises:
+        SchemaMismatch: A newer release wrote it.
+    """
+    if code >> 4 > FORMAT:
+        raise SchemaMismatch(
+            f"a row was written in format {code >> 4}, this ckpt-engine reads formats up to "
+            f"{FORMAT}: upgrade it with `pip install --upgrade ckpt-engine`"
+        )
+    return code & 15
 
 
 def compress(content: bytes, *, level: int = 1) -> tuple[int, bytes]:
@@ -359,8 +432,8 @@ def compress(content: bytes, *, level: int = 1) -> tuple[int, bytes]:
     if len(content) > 64:
         body = _compressor(level).compress(content)
         if len(body) < len(content) + 4:
-            return ZSTD, body
-    return RAW, content + zlib.crc32(content).to_bytes(4, "big")
+            return FORMAT << 4 | ZSTD, body
+    return FORMAT << 4 | RAW, content + zlib.crc32(content).to_bytes(4, "big")
 
 
 def decompress(codec: int, body: bytes) -> bytes:
@@ -368,13 +441,15 @@ def decompress(codec: int, body: bytes) -> bytes:
 
     Raises:
         Corrupted: The checksum does not match, or the codec is unknown.
+        SchemaMismatch: A newer release wrote it.
     """
-    if codec == RAW:
+    kind = kind_of(codec)
+    if kind == RAW:
         content = body[:-4]
         if zlib.crc32(content).to_bytes(4, "big") != body[-4:]:
             raise Corrupted("a stored row does not match its checksum")
         return content
-    if codec not in (ZSTD, SEALED):
+    if kind not in (ZSTD, SEALED):
         raise Corrupted(f"a stored row has the unknown codec {codec}")
     try:
         return bytes(_decompressor().decompress(body))
@@ -389,7 +464,9 @@ def seal(content: bytes) -> bytes:
 
 def recompress(codec: int, content: bytes) -> tuple[int, bytes]:
     """Return (codec, body) of the changed content of a row that had this codec."""
-    return (SEALED, seal(content)) if codec == SEALED else compress(content)
+    if kind_of(codec) == SEALED:
+        return versioned(SEALED), seal(content)
+    return compress(content)
 
 
 def compress_against(content: bytes, dictionary: bytes) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import codec
 from .graph import merge_base
 from .model import (
     CheckpointDiff,
@@ -69,7 +70,7 @@ def diff(source: Source, a: str, b: str) -> CheckpointDiff:
             changes.append(KeyChange(key=key, kind="added", after=after[key]))
         elif key not in after:
             changes.append(KeyChange(key=key, kind="removed", before=before[key]))
-        elif packed[0][key] != packed[1][key]:
+        elif packed[0][key] != packed[1][key] and _differ(before[key], after[key]):
             changes.append(KeyChange(key=key, kind="changed", before=before[key], after=after[key]))
     return CheckpointDiff(
         a=a,
@@ -80,6 +81,11 @@ def diff(source: Source, a: str, b: str) -> CheckpointDiff:
         messages_added=tuple(source.values(right.lineage, MESSAGES, common, right.length)),
         state=tuple(changes),
     )
+
+
+def _differ(before: Any, after: Any) -> bool:
+    """Compare values exactly: one of them may be kept apart and the other not."""
+    return codec.pack(before, None) != codec.pack(after, None)
 
 
 def _common_messages(source: Source, left: CheckpointRow, right: CheckpointRow) -> int:

@@ -247,7 +247,7 @@ def _checkpoint(tx: Tx, draft: Draft, lineage: Lineage, state: LoadedState) -> C
         node=draft.node,
         meta=draft.meta,
         result=draft.result,
-        fmt=draft.fmt,
+        fmt=codec.versioned(draft.fmt),
         chain=log.chain,
         digest=b"",
     )

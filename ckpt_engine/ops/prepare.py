@@ -112,7 +112,7 @@ def appended(
     """Return a log to which the step appends ``values`` (after what a join copies)."""
     length, chain = _log_end(parent, name)
     blobs: codec.Blobs = {}
-    items = [codec.pack(v, blobs, where, i) for i, v in enumerate(values)]
+    items = [codec.pack_item(v, blobs, where, i) for i, v in enumerate(values)]
     own = len(items)
     if copied:
         items = [*copied, *items]
@@ -127,7 +127,7 @@ def replaced(
     """Return a log given in full: what it shares with the parent's is kept."""
     length, parent_chain = _log_end(parent, name)
     blobs: codec.Blobs = {}
-    items = [codec.pack(v, blobs, where, i) for i, v in enumerate(values)]
+    items = [codec.pack_item(v, blobs, where, i) for i, v in enumerate(values)]
     keep, own = length, len(items) - length
     chain = codec.chain_over(codec.EMPTY_CHAIN, items[:length])
     if len(items) < length or chain != parent_chain:
@@ -178,16 +178,29 @@ def next_state(
     return LoadedState(None, None, 0, values, digest), (None, whole)
 
 
-def packed_state(values: Mapping[str, Any], blobs: codec.Blobs) -> tuple[dict[str, bytes], bytes]:
-    """Return an object's values packed by key, and all of it packed.
+def packed_state(
+    values: Mapping[str, Any], before: Mapping[str, bytes]
+) -> tuple[dict[str, bytes], bytes | None, codec.Blobs]:
+    """Return an object's values packed by key, all of it packed if known, and its large values.
+
+    Args:
+        values: The object.
+        before: The state before, packed by key.
 
     Raises:
         Unstorable: It is no object, or something in it cannot be stored.
     """
+    blobs: codec.Blobs = {}
     whole = codec.pack(values, blobs, "state")
     if not (0x80 <= whole[0] <= 0x8F or whole[0] in (0xDE, 0xDF)):
         raise Unstorable(f"state: an object is expected, not a {type(values).__name__}")
-    return codec.split_map(whole), whole
+    parts = codec.split_map(whole)
+    apart = codec.shared_parts(parts, blobs, before) if len(whole) >= codec.BLOB_MIN else None
+    if not apart:
+        return parts, whole, blobs
+    parts.update(apart)
+    named = {digest for part in parts.values() for digest in codec.references(part)}
+    return parts, None, {digest: blobs[digest] for digest in named}
 
 
 def finish(
@@ -241,7 +254,7 @@ def dictionary_of(own: Sequence[bytes], blobs: Mapping[bytes, bytes]) -> bytes:
 
 def result_references(row: CheckpointRow) -> set[bytes]:
     """Return the digests of the large values in a checkpoint's result."""
-    if row.fmt != STORED or row.result is None:
+    if codec.kind_of(row.fmt) != STORED or row.result is None:
         return set()
     return codec.references(codec.decompress(row.result[0], row.result[1:]))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..codec import LOG_PLACE, decompress, decompress_against, unpack
+from ..codec import LOG_PLACE, decompress, decompress_against, kind_of, unpack
 from ..errors import CheckpointNotFound, Corrupted
 from ..model import Checkpoint, CheckpointInfo, Thread, WorkflowRun, id_from_bytes
 from ..store import CheckpointRow, In, RunRow, TagRow, ThreadRow
@@ -120,15 +120,16 @@ def unpack_state(
 
 def result_of(source: Source, row: CheckpointRow) -> Any:
     """Return the stored result of a step."""
-    if row.fmt == NO_RESULT:
+    fmt = kind_of(row.fmt)
+    if fmt == NO_RESULT:
         return None
-    if row.fmt not in (STORED, PART, AGAINST) or row.result is None:
+    if fmt not in (STORED, PART, AGAINST) or row.result is None:
         raise Corrupted(f"the result of checkpoint {id_from_bytes(row.id)} cannot be read")
-    if row.fmt == STORED:
+    if fmt == STORED:
         packed = decompress(row.result[0], row.result[1:])
     else:
         own = source.items(row.lineage, MESSAGES, row.length - row.own, row.length)
-        packed = _from_messages(source, row.fmt, row.result, own)
+        packed = _from_messages(source, fmt, row.result, own)
     return unpack(packed, source.blobs)
 
 

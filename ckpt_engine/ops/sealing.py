@@ -36,7 +36,8 @@ def plan_blocks(tx: Tx, lineage: int) -> list[Block]:
         group: list[tuple[Batch, bytes]] = []
         for row in (row for row in rows if row.log == log):
             packed = codec.decompress(row.codec, row.body)
-            full = row.codec == codec.SEALED and (row.n >= BLOCK_ROWS or len(packed) > BLOCK_BYTES)
+            sealed = codec.kind_of(row.codec) == codec.SEALED
+            full = sealed and (row.n >= BLOCK_ROWS or len(packed) > BLOCK_BYTES)
             alone = full or len(row.body) >= ALONE_BYTES
             if alone or _ended(group, row, len(packed)):
                 blocks += _block(group)
@@ -72,7 +73,9 @@ def replace_rows(tx: Tx, block: Block, body: bytes) -> bool:
     tx.delete(BlobRef, owner_kind=kind, owner=In(block.rows))
     tx.delete(Batch, pk=In(block.rows))
     pk = tx.next_pk(Batch)
-    tx.insert(block.first._replace(pk=pk, n=block.items, codec=codec.SEALED, body=body))
+    tx.insert(
+        block.first._replace(pk=pk, n=block.items, codec=codec.versioned(codec.SEALED), body=body)
+    )
     tx.insert(*(BlobRef(blob, kind, pk) for blob in {ref.blob for ref in refs}))
     return True
 

@@ -353,6 +353,8 @@ class Writing(Forgetting):
 
         Lists that are logs go to ``logs``.
         """
+        packed: dict[str, bytes] = {}
+        whole: bytes | None = None
         blobs: codec.Blobs = {}
         given = dict(state if state is not None else state_set or {})
         for name in self._log_names(start):
@@ -362,12 +364,14 @@ class Writing(Forgetting):
             elif name in prepare.log_lengths(start.prefix) or name in start.copied:
                 copied = start.copied.get(name, [])
                 logs[name] = prepare.appended(start.prefix, name, copied, (), "state")
-        packed, whole = prepare.packed_state(given, blobs) if given else ({}, None)
+        old = before if start.state is None else start.state
+        if given:
+            packed, whole, blobs = prepare.packed_state(given, old)
         if state is not None:
             if len(packed) == len(state):
                 return packed, whole, blobs
             return {key: packed.get(key, codec.LOG_PLACE) for key in state}, None, blobs
-        values = dict(before if start.state is None else start.state)
+        values = dict(old)
         values.update(packed)
         for name in logs:
             if name in (state_set or {}) and name not in packed:
