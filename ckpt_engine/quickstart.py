@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from typing import TYPE_CHECKING
 
 from .engine import CheckpointEngine
@@ -11,9 +13,20 @@ from .model import SnapshotConfig
 if TYPE_CHECKING:
     from .keys import Keyring
     from .store import Store
+    from .stores.copying import Progress
     from .stores.postgres_store import PostgresStore
 
-__all__ = ["create_checkpoint_engine", "is_postgres", "open_store", "postgres_store"]
+__all__ = [
+    "copy_database",
+    "create_checkpoint_engine",
+    "database_contents",
+    "database_version",
+    "hide_password",
+    "is_postgres",
+    "newest_version",
+    "open_store",
+    "postgres_store",
+]
 
 
 async def create_checkpoint_engine(
@@ -33,11 +46,13 @@ async def create_checkpoint_engine(
         SchemaMismatch: Another version of the schema wrote it.
         WrongKey: It is encrypted, and not with a key of these.
     """
+    from .stores.copying import check_copied
     from .stores.encrypted import EncryptedStore, check_plain
 
     config = config or SnapshotConfig()
     store = await open_store(url, config)
     try:
+        await check_copied(store)
         if keys is not None:
             store = await EncryptedStore.over(store, keys)
         else:
@@ -64,6 +79,80 @@ async def open_store(url: str, config: SnapshotConfig) -> Store:
     from .stores.sql import SqlStore, path_of
 
     return await SqlStore.open(path_of(url), **options)
+
+
+async def database_version(url: str, *, upgrade: bool = False) -> str | None:
+    """Return the version of a database's schema, ``None`` where it has no tables of ours yet.
+
+    Args:
+        url: As for :func:`create_checkpoint_engine`.
+        upgrade: Bring it to the newest first.
+
+    Raises:
+        InvalidRequest: The URL names no database.
+        StoreUnavailable: It cannot be used.
+        SchemaMismatch: To be upgraded, but written by a newer release, or not ours at all.
+    """
+    if is_postgres(url):
+        return await postgres_store().version(url, upgrade=upgrade)
+    from .stores.sql import SqlStore, path_of
+
+    return await SqlStore.version(path_of(url), upgrade=upgrade)
+
+
+async def database_contents(url: str) -> dict[str, int]:
+    """Return how many threads and checkpoints a database has, and how many bytes it takes."""
+    from .store import CheckpointRow, ThreadRow
+
+    store = await open_store(url, SnapshotConfig())
+    try:
+        threads, checkpoints = await store.read(
+            lambda tx: (tx.count(ThreadRow), tx.count(CheckpointRow))
+        )
+        return {"threads": threads, "checkpoints": checkpoints, "bytes": await store.size()}
+    finally:
+        await store.close()
+
+
+def newest_version() -> str:
+    """Return the version of the schema that this release reads and writes."""
+    from .stores.schema import NEWEST
+
+    return NEWEST
+
+
+async def copy_database(source: str, target: str, progress: Progress) -> dict[str, int]:
+    """Copy everything of a database into an empty one, or go on with that; ids stay.
+
+    Args:
+        source: As for :func:`create_checkpoint_engine`.
+        target: Likewise; made where there is none.
+        progress: Is told of a table how many of its rows were copied, and of how many.
+
+    Returns:
+        Table -> rows in it; every row was compared.
+
+    Raises:
+        InvalidRequest: The target has checkpoints of its own, or is a copy of another database.
+        StoreBusy: The source is being written.
+    """
+    from .stores.copying import check_copied, copy_store
+
+    config = SnapshotConfig()
+    async with contextlib.AsyncExitStack() as stack:
+        old = await open_store(source, config)
+        stack.push_async_callback(old.close)
+        await check_copied(old)
+        new = await open_store(target, config)
+        stack.push_async_callback(new.close)
+        return await copy_store(old, new, progress)
+
+
+def hide_password(url: str) -> str:
+    """Return a URL fit to be shown."""
+    return re.sub(
+        r"(://[^/@:]*):[^@]*@", r"\1:***@", re.sub(r"password=[^&]*", "password=***", url)
+    )
 
 
 def is_postgres(url: str) -> bool:

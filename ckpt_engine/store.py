@@ -375,6 +375,10 @@ class Tx(ABC):
         """Return a key of one whole number that no row of the table has or ever had."""
 
     @abstractmethod
+    def keep_above(self, table: type[R], top: int) -> None:
+        """Never give a key up to ``top`` by :meth:`next_pk`."""
+
+    @abstractmethod
     def match_ids(self, prefix: str, limit: int) -> list[bytes]:
         """Return stored ids of checkpoints whose text form begins with ``prefix``."""
 

@@ -44,7 +44,7 @@ AROUND_WORKFLOWS = {
         "workflow_side",
     )
 }
-BACKENDS = {"aiosqlite", "sqlalchemy", "sqlite3"}
+BACKENDS = {"aiosqlite", "alembic", "psycopg", "sqlalchemy", "sqlite3"}
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,7 @@ def test_only_backends_know_a_database() -> None:
         for found in IMPORTS
         if within(found.target, *BACKENDS)
         and not within(found.module, "ckpt_engine.stores", "ckpt_agent.activities.analyst")
+        and found.module != "ckpt_engine.testing.postgres"
     ]
     assert wrong == []
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import keep, keys, look, serve, start, travel
+from .commands import db, keep, keys, look, serve, start, travel
 
 __all__ = ["app", "main"]
 
@@ -54,6 +54,7 @@ app.command(rich_help_panel=_OPERATE)(keep.gc)
 app.command(rich_help_panel=_OPERATE)(keep.verify)
 app.command(rich_help_panel=_OPERATE)(keep.forget)
 app.command(rich_help_panel=_OPERATE)(keys.key)
+app.add_typer(db.app, name="db", rich_help_panel=_OPERATE)
 
 
 @app.callback()

@@ -57,11 +57,13 @@ class Settings(BaseSettings):
 
     def as_options(self) -> str:
         """Return the options that lead another command to the same places, or nothing."""
+        from ..quickstart import hide_password
+
         usual, options = Settings(), ""
         if self.home != usual.home:
             options += f" --home {shlex.quote(str(self.home))}"
         if self.database_url != usual.database_url:
-            options += f" --db {shlex.quote(self.database_url)}"
+            options += f" --db {shlex.quote(hide_password(self.database_url))}"
         return options
 
     @property

@@ -169,6 +169,9 @@ class _EncryptedTx(Tx):
     def next_pk(self, table: type[R]) -> int:
         return self._inner.next_pk(table)
 
+    def keep_above(self, table: type[R], top: int) -> None:
+        self._inner.keep_above(table, top)
+
     def match_ids(self, prefix: str, limit: int) -> list[bytes]:
         return self._inner.match_ids(prefix, limit)
 

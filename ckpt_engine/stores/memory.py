@@ -145,6 +145,10 @@ class _MemoryTx(Tx):
         rows.top += 1
         return rows.top
 
+    def keep_above(self, table: type[R], top: int) -> None:
+        rows = self._tables[table]
+        rows.top = max(rows.top, top)
+
     def match_ids(self, prefix: str, limit: int) -> list[bytes]:
         found = self._tables[CheckpointRow].keys[("id",)]
         return [key for (key,) in found if id_from_bytes(key).startswith(prefix)][:limit]

@@ -215,6 +215,9 @@ class PostgresTx(SqlTx):
             key = next(self._keys, None)
         return key
 
+    def keep_above(self, table: type[R], top: int) -> None:
+        self._fetch("SELECT setval('key', greatest(%s, (SELECT last_value FROM key)))", (top,))
+
     def match_ids(self, prefix: str, limit: int) -> list[bytes]:
         self._flush(CheckpointRow)
         # the text form begins with what is stored from the seventh byte on

@@ -22,7 +22,7 @@ from ..errors import InvalidRequest, StoreUnavailable
 from ..store import TABLES, Tx
 from .grouped import GroupedStore, Write, run_group
 from .postgres import PostgresTx, adapt, translated
-from .schema import READ_VERSION, check_version, upgrade
+from .schema import READ_VERSION, check_older, check_version, upgrade
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine, PoolProxiedConnection
@@ -74,6 +74,30 @@ class PostgresStore(GroupedStore):
             store._writing.shutdown()
             raise
         return store
+
+    @classmethod
+    async def version(cls, url: str, *, upgrade: bool = False) -> str | None:
+        """Return the version of a schema, brought to the newest before if that is wanted.
+
+        Raises:
+            StoreUnavailable: The server cannot be reached, or refuses.
+            SchemaMismatch: To be upgraded, but of a newer release.
+        """
+        store = cls(url)
+        try:
+            return await store._on_writer(lambda: store._found_version(upgrade))
+        finally:
+            await store._disconnect()
+            store._writing.shutdown()
+
+    def _found_version(self, wanted: bool) -> str | None:
+        with self._translated():
+            found = self._version(self._connection())
+            if wanted:
+                check_older(found, self._where)
+                self._upgrade()
+                found = self._version(self._connection())
+            return found
 
     def _prepare(self) -> None:
         with self._translated():

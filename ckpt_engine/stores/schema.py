@@ -14,7 +14,15 @@ from ..store import TABLES
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["FLOORS", "NEWEST", "READ_VERSION", "check_version", "floor_key", "upgrade"]
+__all__ = [
+    "FLOORS",
+    "NEWEST",
+    "READ_VERSION",
+    "check_older",
+    "check_version",
+    "floor_key",
+    "upgrade",
+]
 
 NEWEST = "0002"
 """The version that this release reads and writes: the last file of ``migrations/versions``."""
@@ -51,8 +59,18 @@ def check_version(found: str | None, where: str) -> None:
         )
     raise SchemaMismatch(
         f"{where} has schema version {found or '(none)'}, this ckpt-engine needs {NEWEST}: "
-        f"stop its workers and run `ckpt db upgrade --db {where}`"
+        "stop its workers and run `ckpt db upgrade`"
     )
+
+
+def check_older(found: str | None, where: str) -> None:
+    """Refuse to upgrade what is no older version.
+
+    Raises:
+        SchemaMismatch: With what to do about it.
+    """
+    if found is not None and not (found.isdigit() and found <= NEWEST):
+        check_version(found, where)
 
 
 def upgrade(connection: Connection, *, stamp: str = "") -> None:

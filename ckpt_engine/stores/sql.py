@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from ..errors import InvalidRequest, StoreBusy, StoreUnavailable
 from ..store import Tx
 from .grouped import GroupedStore, Write, run_group
-from .schema import READ_VERSION, check_version, upgrade
+from .schema import READ_VERSION, check_older, check_version, upgrade
 from .sqlite import Memory, SqliteTx, begin_immediate, translated, when_free
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["SqlStore"]
 
 T = TypeVar("T")
+_PATIENCE = 30.0  # seconds that an upgrade waits for those who write
 
 
 class SqlStore(GroupedStore):
@@ -82,6 +83,16 @@ class SqlStore(GroupedStore):
                 store._writing.shutdown()
                 raise
         return store
+
+    @classmethod
+    async def version(cls, path: str, *, upgrade: bool = False) -> str | None:
+        """Return the version of a file's schema, brought to the newest before if that is wanted.
+
+        Raises:
+            StoreUnavailable: There is no such file, or it cannot be used.
+            SchemaMismatch: To be upgraded, but of a newer release, or not ours at all.
+        """
+        return await asyncio.to_thread(_version_of_file, path, upgrade)
 
     def _open_writer(self) -> None:
         self._writer = self._open_one()
@@ -201,6 +212,18 @@ def _rewrite_file(db: sqlite3.Connection) -> None:
             db.execute("PRAGMA secure_delete = FAST")
             return
     raise StoreBusy("a reader still holds pages from before the erasure; try again")
+
+
+def _version_of_file(path: str, wanted: bool) -> str | None:
+    if not Path(path).is_file():
+        raise StoreUnavailable(f"there is no checkpoint database {path}")
+    with translated(path), contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        found = version_of(db)
+        if wanted:
+            check_older(found, path)
+            upgrade_file(db, _PATIENCE)
+            found = version_of(db)
+        return found
 
 
 def _tables(db: sqlite3.Connection) -> set[str]:

@@ -109,6 +109,11 @@ class SqliteTx(SqlTx):
         # until the store has reclaimed the space: what is freed by then is overwritten too
         self._db.execute("PRAGMA secure_delete = ON")
 
+    def keep_above(self, table: type[R], top: int) -> None:
+        highest = max(top, self.next_pk(table) - 1)
+        self._keep_floor(table, highest)
+        self._next[table] = highest
+
     def match_ids(self, prefix: str, limit: int) -> list[bytes]:
         self._flush(CheckpointRow)
         # the text form begins with what is stored from the seventh byte on

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,17 +13,20 @@ from typing import Any, get_type_hints
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from ckpt_engine import create_checkpoint_engine
 from ckpt_engine.errors import SchemaMismatch
+from ckpt_engine.quickstart import database_version
 from ckpt_engine.store import TABLES
 from ckpt_engine.stores.schema import NEWEST
 
 from ..postgres import url_in
 
 DATABASES = ["sqlite", "postgresql"]
+DATA = Path(__file__).parents[1] / "data"
 
 
 def url_of(kind: str, folder: Path) -> str:
@@ -114,3 +119,57 @@ def test_opening_a_file_that_is_up_to_date_loads_no_alembic(tmp_path: Path) -> N
     command = [sys.executable, "-c", code, str(tmp_path / "a.db")]
     said = [subprocess.run(command, capture_output=True, text=True).stdout for _ in range(2)]
     assert said == ["True False\n", "False False\n"]
+
+
+def as_first_written(kind: str, folder: Path) -> str:
+    """Make a database of the first schema, with what the engine of that time wrote."""
+    path = folder / "first.db"
+    with sqlite3.connect(path) as old:
+        old.executescript((DATA / "first_schema.sql").read_text())
+    if kind == "sqlite":
+        old.close()
+        return f"sqlite:///{path}"
+    url = url_in(folder)
+    schema = sa.make_url(url).query["schema"]
+    with connected(url) as db:
+        db.execute(sa.text(f'CREATE SCHEMA "{schema}"'))
+        config = Config()
+        config.set_main_option("script_location", "ckpt_engine.stores:migrations")
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = db
+        command.upgrade(config, "0001")
+        for table in sa.inspect(db).get_table_names():
+            if table == "alembic_version":
+                continue
+            rows = old.execute(f'SELECT * FROM "{table}"')
+            names = [column[0] for column in rows.description]
+            places = ", ".join(f":{name}" for name in names)
+            for row in rows.fetchall():
+                columns = ", ".join(f'"{name}"' for name in names)
+                insert = f'INSERT INTO "{table}" ({columns}) VALUES ({places})'
+                db.execute(sa.text(insert), dict(zip(names, row, strict=True)))
+    old.close()
+    return url
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+async def test_a_database_of_the_first_schema_is_upgraded_and_reads_as_it_did(
+    kind: str, tmp_path: Path
+) -> None:
+    url = as_first_written(kind, tmp_path)
+    with pytest.raises(SchemaMismatch, match="ckpt db upgrade"):
+        await create_checkpoint_engine(url)
+    assert await database_version(url, upgrade=True) == NEWEST
+    assert await database_version(url, upgrade=True) == NEWEST  # again does nothing
+    wanted = json.loads((DATA / "first_schema.json").read_text())
+    async with await create_checkpoint_engine(url) as engine:
+        for checkpoint_id, was in wanted.items():
+            found = await engine.get(checkpoint_id)
+            assert (found.thread_id, found.step) == (was["thread"], was["step"])
+            assert (found.messages, found.state) == (was["messages"], was["state"])
+            assert (found.tools_result, found.digest) == (was["result"], was["digest"])
+        assert (await engine.verify()).problems == ()
+        await engine.undo("talk")
+        await engine.snapshot("talk", append=["and on"])
+        await engine.unpin("owner")
+        assert (await engine.verify()).problems == ()

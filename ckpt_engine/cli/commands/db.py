@@ -1,0 +1,122 @@
+"""``db``: the database itself: its version, its upgrade, its copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from ..options import Database, Home, Json, settings_from
+from ..output import Output
+from ..running import run
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="The database itself: its version, its upgrade, its copy.", no_args_is_help=True
+)
+
+
+@app.command()
+def status(home: Home = None, db: Database = None, as_json: Json = False) -> None:
+    """Say which version the database has, and what is in it."""
+
+    async def work() -> None:
+        from ...quickstart import (
+            database_contents,
+            database_version,
+            hide_password,
+            newest_version,
+        )
+
+        settings = settings_from(home=home, database_url=db)
+        out = Output(as_json, settings)
+        found = await database_version(settings.engine_url)
+        newest = newest_version()
+        facts: dict[str, Any] = {
+            "url": hide_password(settings.engine_url),
+            "version": found,
+            "newest": newest,
+        }
+        if found == newest:
+            facts |= await database_contents(settings.engine_url)
+        out.data(facts)
+        if as_json:
+            return
+        for name, value in facts.items():
+            out.say(f"{name:12}{value:,}" if isinstance(value, int) else f"{name:12}{value}")
+        if found != newest:
+            out.say("stop its workers before you upgrade it")
+            out.following("ckpt db upgrade")
+
+    run(work(), as_json=as_json)
+
+
+@app.command()
+def upgrade(home: Home = None, db: Database = None, as_json: Json = False) -> None:
+    """Bring the database to the version of this release; all of it, or nothing."""
+
+    async def work() -> None:
+        from ...quickstart import database_version, hide_password
+
+        settings = settings_from(home=home, database_url=db)
+        out = Output(as_json, settings)
+        before = await database_version(settings.engine_url)
+        after = await database_version(settings.engine_url, upgrade=True)
+        out.data({"url": hide_password(settings.engine_url), "before": before, "after": after})
+        if as_json:
+            return
+        same = before == after
+        out.say(
+            f"version {after} already" if same else f"upgraded from {before or '(none)'} to {after}"
+        )
+
+    run(work(), as_json=as_json)
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="URL of the database, or a file.")],
+    target: Annotated[str, typer.Argument(help="URL of an empty one, or a new file.")],
+    as_json: Json = False,
+) -> None:
+    """Copy everything into another database, of the same kind or not; ids stay.
+
+    Stop the workers first. What was interrupted goes on where it was when it is run again. A
+    password is better kept in PGPASSWORD or ~/.pgpass than in a URL here.
+    """
+
+    async def work() -> None:
+        from ...quickstart import copy_database, hide_password
+
+        out = Output(as_json)
+        with _progress(out) as told:
+            rows = await copy_database(source, target, told)
+        out.data({"source": hide_password(source), "target": hide_password(target), "rows": rows})
+        if as_json:
+            return
+        count = rows["checkpoint"]
+        out.say(f"copied {count:,} checkpoints ({sum(rows.values()):,} rows), compared row by row")
+        out.following(f"ckpt verify --db {hide_password(target)}")
+
+    run(work(), as_json=as_json)
+
+
+@contextmanager
+def _progress(out: Output) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar a table on a terminal's standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=out.as_json) as shown:
+        tasks: dict[str, Any] = {}
+
+        def told(table: str, copied: int, total: int) -> None:
+            if table not in tasks:
+                tasks[table] = shown.add_task(table, total=total)
+            shown.update(tasks[table], completed=copied, total=total)
+
+        yield told
