@@ -136,14 +136,14 @@ def _last(table: type[Any], done: dict[str, Any]) -> Any:
 
 def _page(tx: Tx, *, table: type[Any], after: Any) -> list[Any]:
     """Return the next rows by the first column of the key, all of the same value together."""
+    if table is Meta:  # there are few
+        return [r for r in tx.find(Meta, key=Above(after)) if not r.key.startswith(_OWN)]
     column, most = TABLES[table].key[0], _LARGE.get(table, _PAGE)
     rows: list[Any] = tx.find(table, "", most, **{column: Above(after)})
     if len(rows) == most and len(TABLES[table].key) > 1:
         last = rows[-1][0]
         whole = [row for row in rows if row[0] != last]
         rows = whole or tx.find(table, **{column: last})
-    if table is Meta:
-        rows = [row for row in rows if not row.key.startswith(_OWN)]
     return rows
 
 
