@@ -67,7 +67,7 @@ async def mean_temperature(city: str) -> int:
 class ClimateWorkflow(PydanticAIWorkflow, Rewindable):
     """As in pydantic-ai's documentation, with the mixin."""
 
-    __pydantic_ai_agents__ = [agent]  # noqa: RUF012 - as pydantic-ai has it
+    __pydantic_ai_agents__ = (agent,)
 
     @workflow.run
     async def run(self, question: str) -> str:

@@ -159,11 +159,11 @@ def _parsed(message: Any) -> ModelMessage:
         return ModelRequest(parts=[UserPromptPart(content)])
     try:
         return ModelMessagesTypeAdapter.validate_python([message])[0]
-    except ValueError as err:
+    except ValueError:
         raise InvalidRequest(
             'an added message is {"role": "user", "content": "…"} or a message of pydantic-ai, not '
             f"{message!r:.200}"
-        ) from err
+        ) from None
 
 
 def _dump(messages: Sequence[ModelMessage]) -> list[Any]:
