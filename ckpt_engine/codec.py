@@ -36,10 +36,12 @@ __all__ = [
     "check_size",
     "compress",
     "compress_against",
+    "content_size",
     "decompress",
     "decompress_against",
     "digest_of",
     "join_array",
+    "join_arrays",
     "join_map",
     "kind_of",
     "pack",
@@ -356,6 +358,23 @@ def join_array(items: Sequence[bytes | memoryview]) -> bytes:
     return _header(len(items), 0x90, 0xDC) + b"".join(items)
 
 
+def join_arrays(arrays: Sequence[bytes]) -> bytes:
+    """Return packed lists as one packed list of all their items.
+
+    Raises:
+        Corrupted: One is no packed list.
+    """
+    count, parts = 0, []
+    for packed in arrays:
+        first = packed[0] if packed else 0
+        size = {0xDC: 2, 0xDD: 4}.get(first, 0)
+        if not (size or 0x90 <= first <= 0x9F):
+            raise Corrupted("a stored value cannot be read: a list is expected")
+        count += int.from_bytes(packed[1 : 1 + size], "big") if size else first & 0x0F
+        parts.append(memoryview(packed)[1 + size :])
+    return b"".join([_header(count, 0x90, 0xDC), *parts])
+
+
 def join_map(items: Mapping[str, bytes]) -> bytes:
     """Return packed values by key as one packed object."""
     if not items:
@@ -434,6 +453,21 @@ def compress(content: bytes, *, level: int = 1) -> tuple[int, bytes]:
         if len(body) < len(content) + 4:
             return FORMAT << 4 | ZSTD, body
     return FORMAT << 4 | RAW, content + zlib.crc32(content).to_bytes(4, "big")
+
+
+def content_size(codec: int, body: bytes) -> int:
+    """Return how many bytes the content of a row has, without decompressing it.
+
+    Raises:
+        Corrupted: It does not say.
+        SchemaMismatch: A newer release wrote it.
+    """
+    if kind_of(codec) == RAW:
+        return len(body) - 4
+    try:
+        return zstandard.frame_content_size(body)
+    except zstandard.ZstdError as err:
+        raise Corrupted(f"a stored row cannot be decompressed: {err}") from err
 
 
 def decompress(codec: int, body: bytes) -> bytes:

@@ -52,12 +52,13 @@ class StaleError(Conflict):
 
 
 class Placed(NamedTuple):
-    """What a commit stored."""
+    """What a commit stored; ``batches`` are the keys of the rows of its logs."""
 
     row: CheckpointRow
     thread: ThreadRow
     state: LoadedState
     late: bool
+    batches: list[int]
 
 
 def place(tx: Tx, draft: Draft) -> Placed:
@@ -85,7 +86,7 @@ def place(tx: Tx, draft: Draft) -> Placed:
     lineage, in_place = _lineage(tx, draft, thread, fork=left or turn, left=left)
     state = _put_state(tx, draft)
     row = _checkpoint(tx, draft, lineage, state)
-    _put_logs(tx, draft, lineage)
+    batches = _put_logs(tx, draft, lineage)
     if draft.blobs:
         _put_blobs(tx, draft.blobs, OWNER["checkpoint"], row.cid)
     if not in_place:
@@ -99,7 +100,7 @@ def place(tx: Tx, draft: Draft) -> Placed:
         thread = _turned(tx, draft, thread, row, lineage)
     thread = _advanced(draft, thread, row, left=left)
     tx.update(thread)
-    return Placed(row, thread, state, late)
+    return Placed(row, thread, state, late, batches)
 
 
 def _check_parents(tx: Tx, draft: Draft, thread: ThreadRow) -> bool:
@@ -192,7 +193,8 @@ def _put_state(tx: Tx, draft: Draft) -> LoadedState:
     return draft.state._replace(pk=pk)
 
 
-def _put_logs(tx: Tx, draft: Draft, lineage: Lineage) -> None:
+def _put_logs(tx: Tx, draft: Draft, lineage: Lineage) -> list[int]:
+    put: list[int] = []
     for name, log in draft.logs.items():
         if not log.items:
             continue
@@ -202,6 +204,8 @@ def _put_logs(tx: Tx, draft: Draft, lineage: Lineage) -> None:
         tx.insert(Batch(pk, lineage.pk, name, log.keep, len(log.items), code, body))
         if wanted := codec.references(packed):
             _put_blobs(tx, log.blobs, OWNER["batch"], pk, wanted)
+        put.append(pk)
+    return put
 
 
 def _put_blobs(

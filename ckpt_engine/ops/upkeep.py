@@ -9,19 +9,20 @@ import time
 from collections import Counter
 from functools import partial
 
-from .. import codec
 from ..errors import CheckpointError
 from ..model import OptimizeReport, SnapshotConfig
 from ..store import Store
 from . import sealing
 from .base import EngineBase
+from .cache import Lru
 from .place import Placed
 
 __all__ = ["Upkeep"]
 
 _log = logging.getLogger("ckpt_engine")
 _AT_CLOSING = 0.5  # seconds that closing may spend on packing
-_AT_LAST = 512  # loose rows of a lineage that are packed however busy the agents are
+_ENOUGH = 32  # loose rows of a lineage that are packed when there is time
+_AT_LAST = 128  # that are packed however busy the agents are
 _LULL = 0.1  # seconds without a commit after which there is time to pack
 _LOOK = 0.5  # seconds between looking for such a lull
 
@@ -33,6 +34,7 @@ class Upkeep(EngineBase):
         super().__init__(store, config)
         self._loose: Counter[int] = Counter()  # lineage -> rows written since it was packed
         self._touched: dict[int, float] = {}
+        self._packed: Lru[int, int] = Lru(10_000)  # lineage -> key up to which its rows are packed
         self._newest = 0.0
         self._task: asyncio.Task[None] | None = None
         self._work = asyncio.Event()
@@ -40,10 +42,12 @@ class Upkeep(EngineBase):
     def _committed(self, placed: Placed) -> None:
         """Take note of a commit."""
         lineage = placed.row.lineage
-        if self._store.packs_while_running:
-            self._loose[lineage] += 1
-            self._touched[lineage] = time.monotonic()
         self._newest = time.monotonic()
+        if placed.batches and self._store.packs_while_running:
+            if self._packed.get(lineage) is None:
+                self._packed.put(lineage, placed.batches[0] - 1)
+            self._loose[lineage] += len(placed.batches)
+            self._touched[lineage] = self._newest
         if self._loose[lineage] >= _AT_LAST and self.config.idle_seal_seconds:
             self._work.set()
         if self._task is None and self.config.idle_seal_seconds:
@@ -65,7 +69,7 @@ class Upkeep(EngineBase):
         idle = False
         for lineage, count in list(self._loose.items()):
             now = time.monotonic()
-            enough = sealing.BLOCK_ROWS if now - self._newest > _LULL else _AT_LAST
+            enough = _ENOUGH if now - self._newest > _LULL else _AT_LAST
             quiet = self._touched[lineage] < now - self.config.idle_seal_seconds
             if self._closed or not (quiet or count >= enough):
                 continue
@@ -74,20 +78,25 @@ class Upkeep(EngineBase):
         if idle and not self._loose and not self._closed:
             await self._store.reclaim()
 
-    async def _seal(self, lineage: int) -> int:
+    async def _seal(self, lineage: int, *, whole: bool = False) -> int:
         """Pack one lineage; return how many rows became fewer."""
         self._loose.pop(lineage, None)
         self._touched.pop(lineage, None)
-        blocks = await self._store.read(partial(sealing.plan_blocks, lineage=lineage))
-        return await self._replace(blocks)
+        after = 0 if whole else self._packed.get(lineage) or 0
+        gone = 0
+        while True:
+            plan = await self._store.read(
+                partial(sealing.plan_blocks, lineage=lineage, after=after, whole=whole)
+            )
+            fewer = await self._replace(plan.blocks) if plan.blocks else 0
+            gone += fewer
+            if not (plan.more and fewer):
+                self._packed.put(lineage, plan.done)
+                return gone
 
     async def _replace(self, blocks: list[sealing.Block]) -> int:
-        gone = 0
-        for block in blocks:
-            body = await asyncio.to_thread(codec.seal, block.packed)
-            if await self._store.write(partial(sealing.replace_rows, block=block, body=body)):
-                gone += len(block.rows) - 1
-        return gone
+        bodies = await asyncio.to_thread(sealing.sealed_bodies, blocks)
+        return await self._store.write(partial(sealing.replace_rows, blocks=blocks, bodies=bodies))
 
     async def optimize(self) -> OptimizeReport:
         """Pack all rows and give free space back to the file system.
@@ -101,7 +110,7 @@ class Upkeep(EngineBase):
             partial(sealing.lineages_after, pk=last, limit=500)
         ):
             for lineage in lineages:
-                gone += await self._seal(lineage)
+                gone += await self._seal(lineage, whole=True)
             last = lineages[-1]
         await self._store.reclaim(thorough=True)
         return OptimizeReport(sealed=gone, size_before=before, size_after=await self._store.size())
