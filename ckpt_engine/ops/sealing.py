@@ -60,6 +60,8 @@ def plan_blocks(tx: Tx, lineage: int, *, after: int = 0, whole: bool = False) ->
     for log in dict.fromkeys(row.log for row in rows):
         *full, last = _groups([row for row in rows if row.log == log])
         start = 0 if whole else _worthwhile(last)
+        if len(last) - start < 2:
+            start = len(last)  # nothing to pack it with, yet
         chosen += [*full, last[start:]]
         done = min([done, *(row.pk - 1 for row in last[:start])])
     chosen = [group for group in chosen if len(group) > 1]
@@ -86,10 +88,11 @@ def _groups(rows: list[Batch]) -> list[list[Batch]]:
 
 def _worthwhile(group: list[Batch]) -> int:
     """Return from where on the rows are worth packing: none is much larger than those after it."""
+    held = [codec.content_size(row.codec, row.body) for row in group]
     start, size = len(group), 0
-    while start and (start == len(group) or len(group[start - 1].body) <= 2 * size):
+    while start and (not size or held[start - 1] <= 2 * size):
         start -= 1
-        size += len(group[start].body)
+        size += held[start]
     return start
 
 

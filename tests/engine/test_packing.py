@@ -1,0 +1,85 @@
+"""Rows are packed in the background: what that costs, and that nobody notices."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ckpt_engine import SnapshotConfig, codec, create_checkpoint_engine
+from ckpt_engine.ops import sealing
+from ckpt_engine.store import Batch, Tx
+from ckpt_engine.stores.memory import MemoryStore
+
+ITEM = {"role": "user", "content": "what happened next, and why did it have to happen at all? " * 9}
+
+
+def append(tx: Tx, number: int) -> None:
+    packed = codec.join_array([codec.pack({**ITEM, "number": number}, None)])
+    tx.insert(Batch(tx.next_pk(Batch), 1, "", number, 1, *codec.compress(packed)))
+
+
+async def test_a_row_is_packed_again_only_a_few_times_however_often_packing_runs() -> None:
+    store, done, written = MemoryStore(), 0, 0
+    for number in range(500):
+        await store.write(partial(append, number=number))
+        plan = await store.read(partial(sealing.plan_blocks, lineage=1, after=done))
+        bodies = sealing.sealed_bodies(plan.blocks)
+        await store.write(partial(sealing.replace_rows, blocks=plan.blocks, bodies=bodies))
+        done, written = plan.done, written + sum(block.items for block in plan.blocks)
+    rows = await store.read(lambda tx: tx.find(Batch, lineage=1, order="pos"))
+    items = [item for r in rows for item in codec.split_array(codec.decompress(r.codec, r.body))]
+    assert [codec.unpack(item, {})["number"] for item in items] == list(range(500))
+    assert len(rows) < 10
+    assert written < 500 * 12
+
+
+async def test_what_is_packed_already_is_not_read_again() -> None:
+    store = MemoryStore()
+    for number in range(300):
+        await store.write(partial(append, number=number))
+    plan = await store.read(partial(sealing.plan_blocks, lineage=1))
+    bodies = sealing.sealed_bodies(plan.blocks)
+    await store.write(partial(sealing.replace_rows, blocks=plan.blocks, bodies=bodies))
+    await store.write(partial(append, number=300))
+    rows = await store.read(lambda tx: tx.find(Batch, lineage=1, order="pos"))
+    assert [(row.pos, row.n) for row in rows] == [(0, 256), (256, 44), (300, 1)]
+    assert not (
+        await store.read(partial(sealing.plan_blocks, lineage=1, after=rows[0].pk))
+    ).blocks, "one new row is not worth packing 44 over again"
+    whole = await store.read(partial(sealing.plan_blocks, lineage=1, whole=True))
+    assert [block.items for block in whole.blocks] == [45]
+
+
+async def test_rows_that_changed_while_they_were_packed_stay_as_they_are() -> None:
+    store = MemoryStore()
+    for number in range(4):
+        await store.write(partial(append, number=number))
+    plan = await store.read(partial(sealing.plan_blocks, lineage=1))
+    await store.write(lambda tx: tx.delete(Batch, pk=3))
+    bodies = sealing.sealed_bodies(plan.blocks)
+    gone = await store.write(partial(sealing.replace_rows, blocks=plan.blocks, bodies=bodies))
+    assert gone == 0
+    assert await store.read(lambda tx: tx.count(Batch)) == 3
+
+
+async def test_closing_packs_and_every_checkpoint_reads_back(tmp_path: Path) -> None:
+    url, config = f"sqlite:///{tmp_path}/c.db", SnapshotConfig(logs=("notes",))
+    ids = []
+    async with await create_checkpoint_engine(url, config) as engine:
+        for number in range(70):
+            state = {"notes": [f"note {n}" for n in range(number)], "number": number}
+            ids.append(await engine.snapshot("t", append=[{**ITEM, "n": number}], state=state))
+    async with await create_checkpoint_engine(url, config) as engine:
+        assert await engine._store.read(lambda tx: tx.count(Batch)) < 10
+        for number, checkpoint_id in enumerate(ids):
+            found = await engine.get(str(checkpoint_id))
+            assert found.messages == [{**ITEM, "n": n} for n in range(number + 1)]
+            assert found.state["notes"] == [f"note {n}" for n in range(number)]
+        assert (await engine.verify()).ok
+
+
+def test_packed_lists_are_joined_without_a_look_at_their_items() -> None:
+    for sizes in ([], [0], [1, 0, 15], [3, 16, 2], [70_000, 2]):
+        lists = [[f"item {n}" for n in range(size)] for size in sizes]
+        joined = codec.join_arrays([codec.pack(items, None) for items in lists])
+        assert codec.unpack(joined, {}) == [item for items in lists for item in items]
