@@ -20,6 +20,7 @@ class Exit(IntEnum):
     NOT_FOUND = 3
     NO_SERVER = 4
     NO_DATABASE = 5
+    NO_WINNER = 6
     INTERRUPTED = 130
 
 

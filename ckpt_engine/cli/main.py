@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import db, keep, keys, look, serve, start, travel
+from .commands import compare, db, experiment, keep, keys, look, serve, start, travel
 
 __all__ = ["app", "main"]
 
@@ -17,7 +17,8 @@ _HELP = (
 )
 _EPILOG = (
     "Exit codes: 0 done · 1 the work failed · 2 the request is wrong · 3 no such session, "
-    "checkpoint or tag · 4 no Temporal server · 5 no usable checkpoint database · 130 interrupted"
+    "checkpoint or tag · 4 no Temporal server · 5 no usable checkpoint database · 6 an experiment "
+    "without a winner · 130 interrupted"
 )
 
 
@@ -47,9 +48,11 @@ app.command("list", rich_help_panel=_LOOK)(look.list_)
 app.command(rich_help_panel=_LOOK)(look.log)
 app.command(rich_help_panel=_LOOK)(look.show)
 app.command(rich_help_panel=_LOOK)(look.tree)
+app.command(rich_help_panel=_LOOK)(compare.diff)
 app.command(rich_help_panel=_LOOK)(look.version)
 app.command(rich_help_panel=_TRAVEL)(travel.rewind)
 app.command(rich_help_panel=_TRAVEL)(travel.branch)
+app.add_typer(experiment.app, name="experiment", rich_help_panel=_TRAVEL)
 app.command(rich_help_panel=_OPERATE)(keep.gc)
 app.command(rich_help_panel=_OPERATE)(keep.verify)
 app.command(rich_help_panel=_OPERATE)(keep.forget)

@@ -286,7 +286,7 @@ class ExperimentSpec(_Strict):
     name: Name
     seed: Seed | None = Field(default=None, alias="from")
     variants: list[Variant] = Field(min_length=2)
-    baseline: str = ""
+    baseline: str = Field(default="", validate_default=True)
     questions: list[Question] = Field(default_factory=list)
     repeats: int = Field(default=1, ge=1, le=1000)
     concurrency: int = Field(default=4, ge=1, le=1000)
