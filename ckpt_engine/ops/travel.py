@@ -23,15 +23,17 @@ from .roots import make_branch
 from .source import Source
 from .walk import ancestors, frontier
 
-__all__ = ["UNSET", "Travel"]
+__all__ = ["UNSET", "Travel", "Unset"]
 
 
-class _Unset:
+class Unset:
+    """The type of :data:`UNSET`."""
+
     def __repr__(self) -> str:
         return "UNSET"
 
 
-UNSET: Final = _Unset()
+UNSET: Final = Unset()
 """Stands for an argument that was not given, where ``None`` means something."""
 
 
@@ -76,7 +78,7 @@ class Travel(EngineBase):
         checkpoint_id: str,
         *,
         thread_id: str | None = None,
-        expected_head: str | _Unset | None = UNSET,
+        expected_head: str | Unset | None = UNSET,
     ) -> TimeTravelResult:
         """Let a thread go on from a checkpoint; deletes nothing, and ``undo`` takes it back.
 
@@ -89,7 +91,7 @@ class Travel(EngineBase):
             Conflict: The head is another one than ``expected_head``.
             NotInSession: The checkpoint belongs to another session.
         """
-        expected = None if isinstance(expected_head, _Unset) else expected_head
+        expected = None if isinstance(expected_head, Unset) else expected_head
         check = expected_head is not UNSET
 
         def move(tx: Tx, source: Source) -> heads.Moved:

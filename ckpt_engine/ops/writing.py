@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from .. import codec
-from ..errors import CheckpointError, CheckpointNotFound, IdReused, InvalidRequest
+from ..errors import CheckpointError, CheckpointNotFound, Conflict, IdReused, InvalidRequest
 from ..model import (
     CommittedStep,
     JoinedContent,
@@ -29,6 +29,7 @@ from .read import result_of, unpack_state
 from .roots import make_root
 from .source import MESSAGES, Source
 from .tombstones import check_unerased, thread_key
+from .travel import UNSET, Unset
 from .walk import own_rows
 
 __all__ = ["Writing"]
@@ -50,6 +51,7 @@ class Writing(Forgetting):
         tools_result: Any = None,
         trigger: SnapshotTrigger = SnapshotTrigger.MANUAL,
         parent_checkpoint_id: str | None = None,
+        expected_head: str | Unset | None = UNSET,
         next_node: str | None = None,
         node: str | None = None,
         tags: Sequence[str] = (),
@@ -66,6 +68,8 @@ class Writing(Forgetting):
             tools_result: The result of the step.
             trigger: Why.
             parent_checkpoint_id: The checkpoint to go on from; the thread's head when absent.
+            expected_head: The head that the caller has read and goes on from (``None`` for none);
+                whatever is the head by then when absent.
             next_node: What the agent was to do next.
             node: The step that made it.
             tags: Names to give it.
@@ -73,7 +77,9 @@ class Writing(Forgetting):
             metadata: Small facts (JSON object).
 
         Raises:
-            InvalidRequest: Both ``messages`` and ``append`` were given.
+            InvalidRequest: Both ``messages`` and ``append`` were given, or both
+                ``parent_checkpoint_id`` and ``expected_head``.
+            Conflict: The head is another one than ``expected_head``: somebody was first.
             Unstorable: A value cannot be stored; the message gives the path to it.
             TooLarge: The snapshot is above ``max_snapshot_size_mb``.
             CheckpointNotFound: There is no such parent.
@@ -84,6 +90,8 @@ class Writing(Forgetting):
             return None
         if messages is not None and append is not None:
             raise InvalidRequest("give messages (all) or append (the new ones), not both")
+        if parent_checkpoint_id is not None and expected_head is not UNSET:
+            raise InvalidRequest("give parent_checkpoint_id or expected_head, not both")
         checkpoint_id = new_checkpoint_id()
         stored_id, named = id_to_bytes(checkpoint_id), _checked_tags(tags)
 
@@ -100,6 +108,8 @@ class Writing(Forgetting):
                 summary=summary,
                 metadata=metadata,
             )
+            if not isinstance(expected_head, Unset):
+                _check_head(source, draft, expected_head)
             draft.id, draft.tags, draft.node = stored_id, named, node
             draft.trigger = SnapshotTrigger(trigger)
             return draft
@@ -448,6 +458,13 @@ def _size(parts: list[bytes | None], logs: dict[str, LogDraft], blobs: list[code
     return size + sum(
         len(b) for group in (*blobs, *(log.blobs for log in logs.values())) for b in group.values()
     )
+
+
+def _check_head(source: Source, draft: Draft, expected: str | None) -> None:
+    head = id_from_bytes(draft.parents[0].id) if draft.parents else None
+    if head != expected:
+        _ = source.tx  # raises where the head is only remembered, and may be old
+        raise Conflict(f"the head of thread {draft.thread!r} is {head}, not {expected}")
 
 
 def _metadata(source: Source, row: CheckpointRow) -> dict[str, Any]:

@@ -81,6 +81,28 @@ class BranchingContract(ContractBase):
         results = await asyncio.gather(*moves, return_exceptions=True)
         assert sorted(type(r).__name__ for r in results) == ["Conflict", "TimeTravelResult"]
 
+    async def test_a_snapshot_that_expects_a_head_goes_on_from_that_or_not_at_all(
+        self, opened: OpenEngine
+    ) -> None:
+        engine, other = await opened(), await opened()
+        ids = await _said(engine, "t", *"ab")
+        work = (engine.snapshot("t", append=[say(c)], expected_head=ids[1]) for c in "xy")
+        results = await asyncio.gather(*work, return_exceptions=True)
+        assert sorted(type(r).__name__ for r in results) == ["Conflict", "str"]
+        head = (await engine.get_latest("t")).id
+        if self.durable:
+            await other.snapshot("t", append=[say("o")], expected_head=head)
+            head = (await other.get_latest("t")).id
+        with pytest.raises(Conflict):
+            await engine.snapshot("t", append=[say("z")], expected_head=ids[1])
+        await engine.snapshot("t", append=[say("w")], expected_head=head)
+        with pytest.raises(Conflict):
+            await engine.snapshot("t", append=[say("v")], expected_head=None)
+        await engine.snapshot("new", append=[say("a")], expected_head=None)
+        with pytest.raises(InvalidRequest):
+            await engine.snapshot("t", parent_checkpoint_id=head, expected_head=head)
+        assert (await engine.verify()).problems == ()
+
     async def test_a_rewind_stays_in_its_session(self, engine: CheckpointEngine) -> None:
         (mine,), (other,) = await _said(engine, "mine", "a"), await _said(engine, "other", "b")
         with pytest.raises(NotInSession):
