@@ -90,6 +90,7 @@ class Caches:
         self.cids: Lru[int, CheckpointRow] = Lru(20_000)
         self.lineages: Lru[int, Lineage] = Lru(5_000)
         self.states: Lru[int, LoadedState] = Lru(max(1, limit_bytes // 4))
+        self.contents: Lru[bytes, Any] = Lru(max(1, limit_bytes))
         self.names: Lru[int, Names] = Lru(20_000)
         self.threads: Lru[str, ThreadRow] = Lru(20_000)
 

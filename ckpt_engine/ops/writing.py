@@ -21,11 +21,12 @@ from ..model import (
 from ..store import CheckpointRow, Expect, In, Tx
 from ..triggers import wanted
 from . import prepare
+from .contents import content_after, content_of, copied
 from .forgetting import Forgetting
 from .join import Joined, join
 from .place import Placed, StaleError, place
 from .prepare import Draft, LogDraft
-from .read import result_of, unpack_state
+from .read import result_of
 from .roots import make_root
 from .source import MESSAGES, Source
 from .tombstones import check_unerased, thread_key
@@ -170,18 +171,25 @@ class Writing(Forgetting):
         def joined(source: Source) -> JoinedContent:
             rows = [source.checkpoint(parent) for parent in parents]
             start = join(source, rows)
-            logs = prepare.log_lengths(start.prefix)
-            messages = _whole_log(source, start, MESSAGES, logs)
+            base = content_of(source, self._caches, start.prefix)
+            messages = copied(base.messages)
+            if len(rows) < 2:
+                return JoinedContent(messages=messages, state=copied(base.state))
+            added = start.copied.get(MESSAGES, [])
+            messages += [codec.unpack(item, source.blobs) for item in added]
             packed = start.state
             if packed is None:
-                packed = source.state(rows[0].state).values if rows else {}
-            state = unpack_state(source, packed, start.prefix, logs)
-            for key, value in packed.items():
-                if value == codec.LOG_PLACE:
-                    state[key] = _whole_log(source, start, key, logs)
+                packed = source.state(rows[0].state).values
+            logs = prepare.log_lengths(start.prefix)
+            state = {
+                key: _whole_log(source, start, key, logs)
+                if value == codec.LOG_PLACE
+                else codec.unpack(value, source.blobs)
+                for key, value in packed.items()
+            }
             return JoinedContent(messages=messages, state=state, disputed=start.disputed)
 
-        return await self._read(joined)
+        return await self._look_up(joined)
 
     async def check_storable(
         self, *, messages: Sequence[Any] = (), state: Mapping[str, Any] | None = None
@@ -219,11 +227,13 @@ class Writing(Forgetting):
                 self._caches.clear()
                 raise
             if isinstance(found, Placed):
-                self._remember(found)
+                self._remember(draft, found)
             return found
         raise StaleError
 
-    def _remember(self, placed: Placed) -> None:
+    def _remember(self, draft: Draft, placed: Placed) -> None:
+        if draft.kind == "step" and (content := content_after(self._caches, draft, placed)):
+            self._caches.contents.put(placed.row.id, content, content.size)
         source = Source(self._caches)
         source.remember(placed.row)
         source.remember_state(placed.state)
