@@ -204,6 +204,13 @@ async def snapshot_scope(
 
     Raises:
         InvalidRequest: The interval is not greater than 0.
+
+    Example:
+        async with engine.snapshot_scope("chat", name="research") as scope:
+            scope.append("found something")
+            scope.result = {"pages": 3}
+        latest = await engine.get_latest("chat")
+        assert (latest.messages, latest.tools_result) == (["found something"], {"pages": 3})
     """
     scope = Scope(
         engine,
@@ -308,6 +315,14 @@ def snapshot_on(
 
     Raises:
         InvalidRequest: What is decorated is a generator, or a call names no thread.
+
+    Example:
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="chat")
+        async def search(query: str) -> list[str]:
+            return [query.upper()]
+
+        assert await search("weather") == ["WEATHER"]
+        assert (await engine.get_latest("chat")).tools_result == ["WEATHER"]
     """
 
     def decorate(work: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:

@@ -30,7 +30,11 @@ class CheckpointEngine(Merging, Travel, Registry, Verifying):
         await self.close()
 
     async def close(self) -> None:
-        """Finish what was begun and let go of the store; may be called twice."""
+        """Finish what was begun and let go of the store; may be called twice.
+
+        Example:
+            await engine.close()
+        """
         if not self._closed:
             self._closed = True
             await self._end_upkeep()
@@ -41,11 +45,25 @@ class CheckpointEngine(Merging, Travel, Registry, Verifying):
 
         Args:
             thread_id: The session, or any thread of it.
+
+        Example:
+            first = await engine.snapshot("chat")
+            branch = await engine.branch(first, "cheap")
+            await engine.snapshot(branch.id)
+            tree = await engine.get_checkpoint_tree("chat")
+            assert [(edge.parent, edge.kind) for edge in tree.edges] == [(first, "fork")]
         """
         return await self._read(lambda source: tree.tree(source, thread_id))
 
     async def diff(self, a: str, b: str) -> CheckpointDiff:
-        """Return how checkpoint ``b`` differs from ``a``."""
+        """Return how checkpoint ``b`` differs from ``a``.
+
+        Example:
+            a = await engine.snapshot("chat", append=["hello"], state={"n": 1})
+            b = await engine.snapshot("chat", append=["hi"], state={"n": 2})
+            diff = await engine.diff(a, b)
+            assert (diff.messages_added, diff.state[0].key) == (("hi",), "n")
+        """
         return await self._read(lambda source: tree.diff(source, a, b))
 
     snapshot_on = snapshot_on

@@ -45,6 +45,13 @@ async def create_checkpoint_engine(
         StoreUnavailable: The file cannot be opened, or the server not be reached.
         SchemaMismatch: Another version of the schema wrote it.
         WrongKey: It is encrypted, and not with a key of these.
+
+    Example:
+        async with await create_checkpoint_engine("memory:") as engine:
+            first = await engine.snapshot("chat", append=["hello"])
+            await engine.snapshot("chat", append=["hi"])
+            await engine.rewind(first)
+            assert (await engine.get_latest("chat")).messages == ["hello"]
     """
     from .stores.copying import check_copied
     from .stores.encrypted import EncryptedStore, check_plain

@@ -35,7 +35,23 @@ class EngineBase:
         self._background: set[asyncio.Task[None]] = set()
 
     def observe(self, observer: Observer | None) -> None:
-        """Tell ``observer`` of every transaction and look-up from now on."""
+        """Tell ``observer`` of every transaction and look-up from now on.
+
+        Example:
+            class Counter:
+                writes = 0
+
+                def committed(self, writes: int) -> None:
+                    self.writes += writes
+
+                def looked_up(self, *, hit: bool) -> None:
+                    pass
+
+            counter = Counter()
+            engine.observe(counter)
+            await engine.snapshot("chat")
+            assert counter.writes == 1
+        """
         self._observer = self._store.observer = observer
 
     async def _read(self, work: Callable[[Source], T]) -> T:

@@ -51,6 +51,15 @@ class Collecting(Upkeep):
             thread_id: Only this thread.
             session_id: Only this session; everything when neither is given.
             dry_run: Only report what would go.
+
+        Example:
+            for n in range(10):
+                await engine.snapshot("chat", append=[n])
+            plan = await engine.collect(KEEP_LAST_N(3), thread_id="chat", dry_run=True)
+            assert len(plan.dropped) == 7
+            report = await engine.collect(KEEP_LAST_N(3), thread_id="chat")
+            assert report.dropped == plan.dropped
+            assert (await engine.get_latest("chat")).messages == list(range(10))
         """
         if thread_id is not None and session_id is not None:
             raise InvalidRequest("give thread_id or session_id, not both")
@@ -114,6 +123,7 @@ class Collecting(Upkeep):
         self._since[session] = self._since.get(session, 0) + 1
         if self._since[session] >= self._enough.get(session, _FEWEST):
             self._work.set()
+        self._begin_upkeep()
 
     async def _tidy(self) -> None:
         await super()._tidy()
@@ -128,6 +138,7 @@ class Collecting(Upkeep):
             except CheckpointError as err:
                 _log.info("collection of session %s is put off: %s", session, err)
             else:
+                self._freed = self._freed or bool(plan.drop)
                 # a quarter more than was kept: the cost a checkpoint stays the same
                 self._enough[session] = max(_FEWEST, len(plan.kept) // 4)
 

@@ -54,6 +54,11 @@ class Forgetting(Collecting):
         Raises:
             InvalidRequest: Neither or both were given.
             ThreadNotFound: There is no such thread or session, and there never was one.
+
+        Example:
+            secret = await engine.snapshot("jane", append=["my address is ..."])
+            report = await engine.forget(session_id="jane")
+            assert report.erased == (secret,)
         """
         name = thread_id if thread_id is not None else session_id
         if name is None or (thread_id is not None and session_id is not None):
@@ -61,6 +66,8 @@ class Forgetting(Collecting):
         erasure = await self._store_erase(name, total=session_id is not None)
         self._caches.clear()
         pending = self._unfinished = not await self._overwrite(self.config.busy_timeout)
+        if pending:
+            self._begin_upkeep()
         if erasure is None:
             return ForgetReport(erased=(), pending=pending)
         erased = tuple(sorted(erasure.gone, key=lambda i: (erasure.session.by_id[i].step, i)))

@@ -56,6 +56,16 @@ class Merging(Writing):
             MergeConflictError: Both sides changed something; ``conflicts`` lists what.
             NotInSession: The threads belong to different sessions.
             CheckpointNotFound: One of them has no checkpoint.
+
+        Example:
+            first = await engine.snapshot("chat", append=["hello"], state={"cost": 1})
+            branch = await engine.branch(first, "cheap")
+            await engine.snapshot(branch.id, append=["theirs"], state={"cost": 3})
+            await engine.snapshot("chat", append=["ours"], state={"cost": 2})
+            add = {"cost": lambda base, ours, theirs: ours + theirs - base}
+            await engine.merge_branch(branch.id, "chat", reducers=add)
+            merged = await engine.get_latest("chat")
+            assert (merged.messages, merged.state) == (["hello", "ours", "theirs"], {"cost": 4})
         """
         checkpoint_id = new_checkpoint_id()
         resolved: list[str] = []

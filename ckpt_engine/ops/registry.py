@@ -29,6 +29,10 @@ class Registry(EngineBase):
         """Make a root thread without checkpoints; return the one there is, if there is one.
 
         The name of a thread that was erased is taken into use again.
+
+        Example:
+            await engine.create_thread("chat")
+            assert (await engine.get_thread("chat")).head is None
         """
         at = now_ms() if created_at is None else _millis(created_at)
         row = None
@@ -44,6 +48,10 @@ class Registry(EngineBase):
 
         Raises:
             ThreadNotFound: There is none of this id.
+
+        Example:
+            first = await engine.snapshot("chat", append=["hello"])
+            assert (await engine.get_thread("chat")).head == first
         """
         return await self._read(lambda source: read.threads(source, [source.thread(thread_id)])[0])
 
@@ -52,6 +60,11 @@ class Registry(EngineBase):
 
         Args:
             session_id: The session, or any thread of it.
+
+        Example:
+            first = await engine.snapshot("chat")
+            await engine.branch(first, "cheap")
+            assert [t.branch for t in await engine.list_threads("chat")] == ["main", "cheap"]
         """
         return await self._read(
             lambda source: read.threads(source, session_threads(source, session_id))
@@ -65,6 +78,11 @@ class Registry(EngineBase):
         Args:
             limit: At most so many.
             before: Only those made before this time.
+
+        Example:
+            await engine.snapshot("chat")
+            await engine.snapshot("other")
+            assert [root.id for root in await engine.list_sessions()] == ["other", "chat"]
         """
 
         def find(source: Source) -> list[Thread]:
@@ -93,6 +111,12 @@ class Registry(EngineBase):
 
         Raises:
             NotInSession: They belong to different sessions.
+
+        Example:
+            first = await engine.snapshot("chat")
+            again = await engine.branch(first, "again")
+            await engine.supersede("chat", by=again.id)
+            assert (await engine.active_thread("chat")).id == again.id
         """
         await self._write(lambda tx, source: heads.supersede(tx, source, thread_id, by))
         self._caches.threads.drop(thread_id)
@@ -102,20 +126,40 @@ class Registry(EngineBase):
 
         Raises:
             ThreadNotFound: There is no such session.
+
+        Example:
+            await engine.snapshot("chat")
+            assert (await engine.active_thread("chat")).id == "chat"
         """
         return await self._read(
             lambda source: read.threads(source, [heads.active(source, session_id)])[0]
         )
 
     async def promote(self, thread_id: str) -> Thread:
-        """Make a thread the one that its session goes on with."""
+        """Make a thread the one that its session goes on with.
+
+        Example:
+            first = await engine.snapshot("chat")
+            branch = await engine.branch(first, "cheap")
+            await engine.promote(branch.id)
+            assert (await engine.active_thread("chat")).id == branch.id
+        """
         row = await self._write(lambda tx, source: heads.promote(tx, source, thread_id))
         return (await self._read(lambda source: read.threads(source, [row])))[0]
 
     # --- workflows ---
 
     async def register_run(self, thread_id: str, run: WorkflowRun) -> None:
-        """Record which workflow runs a thread; the newest counts."""
+        """Record which workflow runs a thread; the newest counts.
+
+        Example:
+            await engine.create_thread("chat")
+            run = WorkflowRun(
+                namespace="default", workflow_id="w", run_id="r", workflow_type="T", task_queue="q"
+            )
+            await engine.register_run("chat", run)
+            assert await engine.runs("chat") == {"chat": run}
+        """
 
         def record(tx: Tx, source: Source) -> None:
             thread = source.thread(thread_id)
@@ -141,13 +185,22 @@ class Registry(EngineBase):
         await self._write(record)
 
     async def runs(self, session_id: str) -> dict[str, WorkflowRun]:
-        """Return thread id -> the workflow that runs it, for the threads of a session."""
+        """Return thread id -> the workflow that runs it, for the threads of a session.
+
+        Example:
+            await engine.create_thread("chat")
+            assert await engine.runs("chat") == {}
+        """
         return await self._read(
             lambda source: session_runs(source, session_threads(source, session_id))
         )
 
     async def find_sessions(self, workflow_id: str) -> list[Thread]:
-        """Return the sessions of which this workflow has run a thread, newest first."""
+        """Return the sessions of which this workflow has run a thread, newest first.
+
+        Example:
+            assert await engine.find_sessions("no such workflow") == []
+        """
 
         def find(source: Source) -> list[Thread]:
             ran = [row.thread for row in source.tx.find(RunRow, workflow_id=workflow_id)]
@@ -159,7 +212,11 @@ class Registry(EngineBase):
         return await self._read(find)
 
     async def find_run(self, workflow_id: str) -> tuple[Thread, WorkflowRun] | None:
-        """Return the newest thread that this workflow has run, and the run."""
+        """Return the newest thread that this workflow has run, and the run.
+
+        Example:
+            assert await engine.find_run("no such workflow") is None
+        """
 
         def find(source: Source) -> tuple[Thread, WorkflowRun] | None:
             rows = source.tx.find(RunRow, workflow_id=workflow_id)
@@ -185,6 +242,10 @@ class Registry(EngineBase):
             Erased: It is the whole id of one that was erased.
             NotInSession: It is a whole id, of a checkpoint of another session.
             InvalidRequest: These are no digits of an id, too few, or not unique.
+
+        Example:
+            first = await engine.snapshot("chat")
+            assert (await engine.resolve(first[:8])).id == first
         """
         if not isinstance(ref, str) or not re.fullmatch(r"[0-9a-f]{4,32}", ref):
             raise InvalidRequest(f"{ref!r:.60} is no checkpoint id: give 4 to 32 hex digits of one")
@@ -207,7 +268,13 @@ class Registry(EngineBase):
         return await self._read(find)
 
     async def tag(self, checkpoint_id: str, name: str) -> None:
-        """Give a checkpoint a name; several may have the same."""
+        """Give a checkpoint a name; several may have the same.
+
+        Example:
+            first = await engine.snapshot("chat")
+            await engine.tag(first, "best")
+            assert (await engine.get_info(first)).tags == ("best",)
+        """
         if not isinstance(name, str) or not name:
             raise InvalidRequest(f"a tag is a text, not {name!r:.60}")
 
@@ -226,6 +293,10 @@ class Registry(EngineBase):
 
         Returns:
             How many had it.
+
+        Example:
+            await engine.snapshot("chat", tags=["best"])
+            assert await engine.untag("chat", "best") == 1
         """
 
         def take(tx: Tx, source: Source) -> int:
@@ -244,6 +315,10 @@ class Registry(EngineBase):
 
         Raises:
             CheckpointNotFound: None has it.
+
+        Example:
+            first = await engine.snapshot("chat", tags=["best"])
+            assert (await engine.resolve_tag("chat", "best")).id == first
         """
 
         def find(source: Source) -> CheckpointInfo:
@@ -257,7 +332,14 @@ class Registry(EngineBase):
         return await self._read(find)
 
     async def pin(self, checkpoint_ids: Sequence[str], owner: str, *, ttl_seconds: float) -> None:
-        """Keep checkpoints from collection until the lease ends; again, to renew it."""
+        """Keep checkpoints from collection until the lease ends; again, to renew it.
+
+        Example:
+            ids = [await engine.snapshot("chat") for _ in range(3)]
+            await engine.pin(ids[:1], "my run", ttl_seconds=60)
+            report = await engine.collect(KEEP_LAST_N(1), thread_id="chat")
+            assert report.dropped == (ids[1],)
+        """
 
         def put(tx: Tx, source: Source) -> None:
             rows = [source.checkpoint(i) for i in dict.fromkeys(checkpoint_ids)]
@@ -266,7 +348,13 @@ class Registry(EngineBase):
         await self._write(put)
 
     async def unpin(self, owner: str) -> None:
-        """End an owner's leases."""
+        """End an owner's leases.
+
+        Example:
+            first = await engine.snapshot("chat")
+            await engine.pin([first], "my run", ttl_seconds=60)
+            await engine.unpin("my run")
+        """
         await self._write(lambda tx, _: drop_pins(tx, tx.find(Pin, owner=owner)))
 
 

@@ -47,6 +47,11 @@ class Travel(EngineBase):
             CheckpointNotFound: There is none of this id.
             Erased: Its content was erased.
             Corrupted: What is stored of it is damaged.
+
+        Example:
+            first = await engine.snapshot("chat", append=["hello"], state={"n": 1})
+            found = await engine.get(first)
+            assert (found.messages, found.state) == (["hello"], {"n": 1})
         """
         return await self._read(
             lambda source: read.checkpoint(source, source.checkpoint(checkpoint_id))
@@ -57,6 +62,11 @@ class Travel(EngineBase):
 
         Raises:
             CheckpointNotFound: There is none of this id.
+
+        Example:
+            first = await engine.snapshot("chat", append=["hello"])
+            info = await engine.get_info(first)
+            assert (info.step, info.message_count) == (0, 1)
         """
         return await self._read(
             lambda source: read.infos(source, [source.checkpoint(checkpoint_id)])[0]
@@ -68,6 +78,10 @@ class Travel(EngineBase):
         Raises:
             ThreadNotFound: There is no such thread.
             CheckpointNotFound: It has none yet.
+
+        Example:
+            await engine.snapshot("chat", append=["hello"])
+            assert (await engine.get_latest("chat")).messages == ["hello"]
         """
         return await self._read(
             lambda source: read.checkpoint(source, head_of(source, source.thread(thread_id)))
@@ -90,6 +104,14 @@ class Travel(EngineBase):
         Raises:
             Conflict: The head is another one than ``expected_head``.
             NotInSession: The checkpoint belongs to another session.
+
+        Example:
+            first = await engine.snapshot("chat", append=["hello"])
+            await engine.snapshot("chat", append=["this went wrong"])
+            result = await engine.rewind(first)
+            assert (result.rewind_depth, result.checkpoint.messages) == (1, ["hello"])
+            await engine.snapshot("chat", append=["better"])
+            assert (await engine.get_latest("chat")).messages == ["hello", "better"]
         """
         expected = None if isinstance(expected_head, Unset) else expected_head
         check = expected_head is not UNSET
@@ -105,6 +127,12 @@ class Travel(EngineBase):
 
         Raises:
             InvalidRequest: There is nothing to undo.
+
+        Example:
+            first = await engine.snapshot("chat", append=["hello"])
+            second = await engine.snapshot("chat", append=["hi"])
+            await engine.rewind(first)
+            assert (await engine.undo("chat")).checkpoint.id == second
         """
         return await self._moved(lambda tx, source: heads.undo(tx, source, thread_id, now_ms()))
 
@@ -133,6 +161,11 @@ class Travel(EngineBase):
 
         Raises:
             CheckpointNotFound: The path begins after that step.
+
+        Example:
+            for n in range(3):
+                await engine.snapshot("chat", append=[n])
+            assert (await engine.time_travel_to_step("chat", 1)).messages == [0, 1]
         """
 
         def find(source: Source) -> Checkpoint:
@@ -161,6 +194,14 @@ class Travel(EngineBase):
             before: Only steps below this one: the last step of a page gives the next page.
             trigger: Only those taken for this reason.
             tag: Only those with this tag.
+
+        Example:
+            for n in range(5):
+                await engine.snapshot("chat", append=[n])
+            page = await engine.list_time_travel_points("chat", limit=2)
+            assert [point.step for point in page] == [4, 3]
+            rest = await engine.list_time_travel_points("chat", before=page[-1].step)
+            assert [point.step for point in rest] == [2, 1, 0]
         """
         if limit is not None and limit < 0:
             raise InvalidRequest(f"limit must be at least 0, not {limit}")
@@ -196,6 +237,13 @@ class Travel(EngineBase):
         Raises:
             CheckpointNotFound: There is no such checkpoint.
             NameTaken: The session has a thread of this name, or there is one of this id.
+
+        Example:
+            first = await engine.snapshot("chat", append=["hello"])
+            branch = await engine.branch(first, "cheap")
+            await engine.snapshot(branch.id, append=["hi, for less"])
+            assert (await engine.get_latest(branch.id)).messages == ["hello", "hi, for less"]
+            assert (await engine.get_latest("chat")).messages == ["hello"]
         """
 
         def make(tx: Tx, source: Source) -> ThreadRow:
@@ -212,6 +260,10 @@ class Travel(EngineBase):
 
         Raises:
             CheckpointNotFound: The path begins after that step.
+
+        Example:
+            first = await engine.snapshot("chat")
+            assert await engine.frontier_at("chat", 0) == (first,)
         """
 
         def find(source: Source) -> tuple[str, ...]:
@@ -226,6 +278,10 @@ class Travel(EngineBase):
         Args:
             checkpoint_id: Where the path ends.
             limit: Only so many of the newest.
+
+        Example:
+            ids = [await engine.snapshot("chat") for _ in range(3)]
+            assert [info.id for info in await engine.path(ids[-1])] == ids
         """
 
         def find(source: Source) -> list[CheckpointInfo]:

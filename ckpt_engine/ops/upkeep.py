@@ -36,37 +36,46 @@ class Upkeep(EngineBase):
         self._touched: dict[int, float] = {}
         self._packed: Lru[int, int] = Lru(10_000)  # lineage -> key up to which its rows are packed
         self._newest = 0.0
+        self._freed = False  # there may be pages to give back
         self._task: asyncio.Task[None] | None = None
         self._work = asyncio.Event()
 
     def _committed(self, placed: Placed) -> None:
         """Take note of a commit."""
-        lineage = placed.row.lineage
         self._newest = time.monotonic()
-        if placed.batches and self._store.packs_while_running:
+        if not (self._store.packs_while_running and self.config.idle_seal_seconds):
+            return
+        lineage = placed.row.lineage
+        if placed.batches:
             if self._packed.get(lineage) is None:
                 self._packed.put(lineage, placed.batches[0] - 1)
             self._loose[lineage] += len(placed.batches)
             self._touched[lineage] = self._newest
-        if self._loose[lineage] >= _AT_LAST and self.config.idle_seal_seconds:
+        if self._loose[lineage] >= _AT_LAST:
             self._work.set()
-        if self._task is None and self.config.idle_seal_seconds:
+        self._begin_upkeep()
+
+    def _begin_upkeep(self) -> None:
+        """See to it that the background work runs."""
+        if self._task is None and not self._closed:
             self._task = asyncio.create_task(self._keep_up(), name="ckpt upkeep")
 
     async def _keep_up(self) -> None:
         while not self._closed:
             with contextlib.suppress(TimeoutError):
-                wait = _LOOK if self._loose else self.config.idle_seal_seconds
+                wait = _LOOK if self._loose else max(_LOOK, self.config.idle_seal_seconds)
                 await asyncio.wait_for(self._work.wait(), wait)
             self._work.clear()
             try:
                 await self._tidy()
+                if self._freed and not self._closed and time.monotonic() - self._newest > _LULL:
+                    self._freed = False
+                    await self._store.reclaim()
             except CheckpointError as err:
                 _log.info("upkeep is put off: %s", err)
 
     async def _tidy(self) -> None:
         """Pack the lineages that have grown enough or were idle; few while agents are busy."""
-        idle = False
         for lineage, count in list(self._loose.items()):
             now = time.monotonic()
             enough = _ENOUGH if now - self._newest > _LULL else _AT_LAST
@@ -74,9 +83,7 @@ class Upkeep(EngineBase):
             if self._closed or not (quiet or count >= enough):
                 continue
             await self._seal(lineage)
-            idle = idle or quiet
-        if idle and not self._loose and not self._closed:
-            await self._store.reclaim()
+            self._freed = True
 
     async def _seal(self, lineage: int, *, whole: bool = False) -> int:
         """Pack one lineage; return how many rows became fewer."""
@@ -102,6 +109,11 @@ class Upkeep(EngineBase):
         """Pack all rows and give free space back to the file system.
 
         On PostgreSQL agents have to wait while the tables are rewritten.
+
+        Example:
+            await engine.snapshot("chat", append=["hello"])
+            report = await engine.optimize()
+            assert report.size_after <= report.size_before
         """
         self._check_open()
         before = await self._store.size()

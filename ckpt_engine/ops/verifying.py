@@ -52,7 +52,13 @@ class Verifying(EngineBase):
     """The verb that checks."""
 
     async def verify(self) -> VerifyReport:
-        """Check every digest, checksum, parent, head, count and reference; repair nothing."""
+        """Check every digest, checksum, parent, head, count and reference; repair nothing.
+
+        Example:
+            await engine.snapshot("chat", append=["hello"])
+            report = await engine.verify()
+            assert (report.ok, report.checkpoints) == (True, 1)
+        """
         problems: list[Problem] = []
         sessions = await self._fresh_read(lambda source: _roots(source.tx, problems))
         checkpoints = threads = 0

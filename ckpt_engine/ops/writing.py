@@ -85,6 +85,18 @@ class Writing(Forgetting):
             TooLarge: The snapshot is above ``max_snapshot_size_mb``.
             CheckpointNotFound: There is no such parent.
             NotInSession: The parent belongs to another session.
+
+        Example:
+            await engine.snapshot("chat", append=[{"role": "user", "content": "hello"}])
+            await engine.snapshot(
+                "chat",
+                append=[{"role": "assistant", "content": "hi"}],
+                state={"mood": "good"},
+                trigger=SnapshotTrigger.LLM_CALL,
+                tags=["greeted"],
+            )
+            latest = await engine.get_latest("chat")
+            assert (latest.step, latest.message_count, latest.tags) == (1, 2, ("greeted",))
         """
         if not wanted(trigger, self.config.triggers):
             _log.info("no snapshot of %s: trigger %s is not enabled", thread_id, trigger)
@@ -119,7 +131,12 @@ class Writing(Forgetting):
         return checkpoint_id
 
     async def snapshot_safe(self, thread_id: str, **given: Any) -> str | None:
-        """Do as :meth:`snapshot`, but never raise: log what went wrong and return ``None``."""
+        """Do as :meth:`snapshot`, but never raise: log what went wrong and return ``None``.
+
+        Example:
+            assert await engine.snapshot_safe("chat", append=[object()]) is None
+            assert await engine.snapshot_safe("chat", append=["hello"]) is not None
+        """
         try:
             return await self.snapshot(thread_id, **given)
         except Exception as err:  # noqa: BLE001  (that is the promise)
@@ -137,6 +154,14 @@ class Writing(Forgetting):
             InvalidRequest: The step is not greater than its parents'.
             Unstorable: A value cannot be stored.
             TooLarge: The step is above ``max_snapshot_size_mb``.
+
+        Example:
+            await engine.create_thread("chat")
+            step = StepCommit(
+                checkpoint_id=new_checkpoint_id(), thread_id="chat", step=0, parents=()
+            )
+            assert (await engine.commit_step(step)).created
+            assert not (await engine.commit_step(step)).created  # a second attempt changes nothing
         """
         stored_id = id_to_bytes(step.checkpoint_id)
         try:
@@ -166,6 +191,10 @@ class Writing(Forgetting):
 
         Raises:
             CheckpointNotFound: A parent is not committed.
+
+        Example:
+            first = await engine.snapshot("chat", append=["hello"])
+            assert (await engine.join([first])).messages == ["hello"]
         """
 
         def joined(source: Source) -> JoinedContent:
@@ -199,6 +228,9 @@ class Writing(Forgetting):
         Raises:
             Unstorable: One cannot; the message gives the path to it.
             TooLarge: They are above ``max_snapshot_size_mb``.
+
+        Example:
+            await engine.check_storable(messages=[{"any": "JSON"}], state={"and": b"bytes"})
         """
         blobs: codec.Blobs = {}
         size = len(codec.pack(list(messages), blobs, "messages"))
@@ -429,7 +461,13 @@ class Writing(Forgetting):
         )
 
     async def find_committed(self, checkpoint_id: str) -> CommittedStep | None:
-        """Return the stored result of a committed step, or ``None``; reads no conversation."""
+        """Return the stored result of a committed step, or ``None``; reads no conversation.
+
+        Example:
+            first = await engine.snapshot("chat", tools_result={"rows": 3})
+            assert (await engine.find_committed(first)).tools_result == {"rows": 3}
+            assert await engine.find_committed(new_checkpoint_id()) is None
+        """
 
         def found(source: Source) -> CommittedStep | None:
             row = source.maybe_checkpoint(id_to_bytes(checkpoint_id))

@@ -176,10 +176,13 @@ class MemoryStore(Store):
         self._check()
         tx = _MemoryTx(self._tables)
         try:
-            return work(tx)
+            answer = work(tx)
         except BaseException:
             tx.roll_back()
             raise
+        if self.observer is not None:
+            self.observer.committed(1)
+        return answer
 
     def _check(self) -> None:
         if self._closed:

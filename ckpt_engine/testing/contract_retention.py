@@ -110,8 +110,11 @@ class RetentionContract(ContractBase):
         merged = await engine.get_latest("t")
         assert contents(merged) == [str(n) for n in (0, 1, 2, 3, 4, *range(100, 105))]
 
-    async def test_the_configured_policy_is_applied_by_itself(self, opened: OpenEngine) -> None:
-        engine = await opened(SnapshotConfig(retention=KEEP_LAST_N(10)))
+    @pytest.mark.parametrize("idle", [5.0, 0.0])
+    async def test_the_configured_policy_is_applied_by_itself(
+        self, opened: OpenEngine, idle: float
+    ) -> None:
+        engine = await opened(SnapshotConfig(retention=KEEP_LAST_N(10), idle_seal_seconds=idle))
         taken = 0
         while len(await _left(engine, "t") if taken else ()) == taken:
             await _said(engine, "t", 10, start=taken)
