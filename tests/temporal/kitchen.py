@@ -9,9 +9,9 @@ from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ChildWorkflowError
 
-from ckpt_engine.temporal import Rewindable, current_step
+from ckpt_engine.temporal import NotAStep, Rewindable, current_step
 
 BODIES: Counter[str] = Counter()
 """By ``dinner/what``: how often the body of an activity has run."""
@@ -169,4 +169,105 @@ class DinnerCookedFirst(Rewindable):
         return await workflow.execute_child_workflow(Cook.run, args=[dinner, "fish"])
 
 
-WORKFLOWS = [Caterer, Clumsy, Cook, Daily, Dinner, Feast, Patient, Planner, Thinker]
+@workflow.defn
+class Waiter:
+    """Waits to be told, or to be cancelled; continues as new once before."""
+
+    def __init__(self) -> None:
+        self.told: str | None = None
+
+    @workflow.run
+    async def run(self, dinner: str, again: bool = True, told: str | None = None) -> str:
+        self.told = self.told or told
+        if again:
+            await act(dinner, "dress")
+            workflow.continue_as_new(args=[dinner, False, self.told])
+        await act(dinner, "wait")
+        await workflow.wait_condition(lambda: self.told is not None)
+        return f"told {self.told}"
+
+    @workflow.signal
+    def tell(self, what: str) -> None:
+        self.told = what
+
+
+@workflow.defn
+class Host:
+    """Handles a sub-workflow in every way that its handle offers."""
+
+    @workflow.run
+    async def run(self, dinner: str) -> list[str]:
+        waiter = await workflow.start_child_workflow(Waiter.run, dinner, id=f"{dinner}/waiter")
+        await waiter.signal(Waiter.tell, "dinner is served")
+        sent_home = await workflow.start_child_workflow(
+            Waiter.run, args=[dinner, False], id=f"{dinner}/home"
+        )
+        sent_home.cancel()
+        outcome = "stayed"
+        try:
+            await sent_home
+        except ChildWorkflowError as err:
+            outcome = type(err.cause).__name__
+        try:
+            await workflow.execute_child_workflow(Clumsy.run, dinner)
+        except ChildWorkflowError as err:
+            outcome += f", {err.cause}"
+        await workflow.start_child_workflow(
+            Waiter.run,
+            args=[dinner, False],
+            id=f"{dinner}/left",
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        )
+        assert waiter.id == f"{dinner}/waiter"
+        assert waiter.first_execution_run_id
+        return [await waiter, outcome, *await act(dinner, "thank")]
+
+
+@workflow.defn
+class Elsewhere:
+    """Calls a sub-workflow, and an activity, of workers that know no plugin."""
+
+    @workflow.run
+    async def run(self, dinner: str, queue: str) -> list[Any]:
+        thought = await workflow.execute_child_workflow(Thinker.run, "salt", task_queue=queue)
+        heard = await workflow.execute_activity(
+            "forgetful", thought, task_queue=queue, result_type=str, **QUICK
+        )
+        return [thought, heard, *await act(dinner, "serve")]
+
+
+@activity.defn
+async def forgetful(what: str) -> str:
+    return f"forgot {what}"
+
+
+@activity.defn
+async def is_step() -> str:
+    try:
+        await current_step()
+    except NotAStep:
+        return "no step"
+    return "a step"
+
+
+@workflow.defn
+class Visitor:
+    @workflow.run
+    async def run(self, queue: str) -> str:
+        return await workflow.execute_activity(is_step, task_queue=queue, **QUICK)
+
+
+WORKFLOWS = [
+    Elsewhere,
+    Host,
+    Waiter,
+    Caterer,
+    Clumsy,
+    Cook,
+    Daily,
+    Dinner,
+    Feast,
+    Patient,
+    Planner,
+    Thinker,
+]

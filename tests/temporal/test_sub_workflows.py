@@ -21,15 +21,17 @@ from temporalio.client import (
     WorkflowHandle,
 )
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ApplicationError
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Replayer, Worker
 
-from ckpt_engine import CheckpointInfo, InvalidRequest
-from ckpt_engine.temporal import BranchRequest, CheckpointPlugin, RewindRequest, Target
+from ckpt_engine import CheckpointInfo, InvalidRequest, create_checkpoint_engine
+from ckpt_engine.temporal import BranchRequest, CheckpointPlugin, RewindRequest, Sessions, Target
 
 from . import kitchen
 from .conftest import App, running_app
+from .existing_app import Sealed
 from .kitchen import BODIES, GATES
 
 
@@ -42,7 +44,7 @@ async def app(
         f"sqlite:///{tmp_path}/ckpt.db",
         task_queue,
         workflows=kitchen.WORKFLOWS,
-        activities=[kitchen.do],
+        activities=[kitchen.do, kitchen.is_step],
     ) as running:
         yield running
 
@@ -291,3 +293,99 @@ async def test_callers_from_before_the_plugin_replay_with_it(
     plugin = CheckpointPlugin(f"sqlite:///{tmp_path}/ckpt.db")
     replayer = Replayer(workflows=[kitchen.Planner], plugins=[plugin])
     await replayer.replay_workflow(await handle.fetch_history())
+
+
+async def test_a_handle_signals_cancels_fails_and_leaves_as_it_did(app: App) -> None:
+    handle = await begin(app, kitchen.Host.run)
+    words = await handle.result()
+    assert words[:2] == ["told dinner is served", "CancelledError, dropped it"]
+    # Heard: the waiter, through its continue-as-new; not those that failed or were cancelled.
+    assert words[2:] == ["dress", "wait"]
+    left = app.client.get_workflow_handle(f"{handle.id}/left")
+    await left.signal("tell", "go")
+    assert await left.result() == "told go"
+
+
+async def test_a_rewind_of_the_caller_stops_its_sub_workflow_and_calls_it_again(app: App) -> None:
+    name = f"{app.task_queue}-stops"
+    reached, opened = asyncio.Event(), asyncio.Event()
+    GATES[f"{name}/fry fish"] = (reached, opened)
+    handle = await app.client.start_workflow(
+        kitchen.Dinner.run, name, id=name, task_queue=app.task_queue
+    )
+    await reached.wait()
+    await app.sessions.rewind(name, RewindRequest(to=Target(step=1)))
+    opened.set()
+    assert await handle.result() == ["shop", "chop fish", "fry fish", "serve"]
+    assert bodies(handle) == {**ONCE, "chop fish": 2, "fry fish": 2}
+
+
+async def test_cancelling_the_caller_cancels_its_sub_workflow(app: App) -> None:
+    name = f"{app.task_queue}-cancels"
+    reached, opened = asyncio.Event(), asyncio.Event()
+    GATES[f"{name}/fry fish"] = (reached, opened)
+    handle = await app.client.start_workflow(
+        kitchen.Dinner.run, name, id=name, task_queue=app.task_queue
+    )
+    await reached.wait()
+    await handle.cancel()
+    opened.set()
+    for workflow_id in (name, f"{name}/fish"):
+        with pytest.raises(WorkflowFailureError) as caught:
+            await app.client.get_workflow_handle(workflow_id).result()
+        assert isinstance(caught.value.cause, CancelledError)
+
+
+async def test_nothing_is_cached_and_payloads_are_sealed(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
+) -> None:
+    """Every workflow task replays from the start; the stored result is opened for the caller."""
+    url = f"sqlite:///{tmp_path}/ckpt.db"
+    client = await Client.connect(
+        temporal_env.client.service_client.config.target_host,
+        data_converter=DataConverter(payload_codec=Sealed()),
+        plugins=[CheckpointPlugin(url)],
+    )
+    worker = Worker(
+        client,
+        task_queue=task_queue,
+        workflows=kitchen.WORKFLOWS,
+        activities=[kitchen.do],
+        max_cached_workflows=0,
+    )
+    async with worker, await create_checkpoint_engine(url) as engine:
+        app = App(client, engine, Sessions(client, engine), task_queue, url)
+        handle = await begin(app, kitchen.Dinner.run)
+        first = await handle.result()
+        await app.sessions.rewind(handle.id, RewindRequest(to=Target(step=6)))
+        assert await client.get_workflow_handle(handle.id).result() == first
+        assert bodies(handle) == {**ONCE, "clear": 2}
+
+
+async def test_sub_workflows_and_activities_of_workers_without_the_plugin_pass(
+    app: App, client: Client
+) -> None:
+    queue = f"{app.task_queue}-plain"
+    name = f"{app.task_queue}-elsewhere"
+    worker = Worker(
+        client, task_queue=queue, workflows=[kitchen.Thinker], activities=[kitchen.forgetful]
+    )
+    async with worker:
+        result = await app.client.execute_workflow(
+            kitchen.Elsewhere.run, args=[name, queue], id=name, task_queue=app.task_queue
+        )
+    assert result == ["thought of salt", "forgot thought of salt"]
+    points = await app.engine.list_time_travel_points(await app.thread(name))
+    assert [p.node for p in points] == ["do", "Thinker", "start", "start"]
+    assert points[0].metadata["gap"]
+
+
+async def test_an_activity_without_our_header_passes(app: App, client: Client) -> None:
+    """A worker with the plugin serves workflows whose own worker has none."""
+    queue = f"{app.task_queue}-flows"
+    async with Worker(client, task_queue=queue, workflows=[kitchen.Visitor]):
+        result = await client.execute_workflow(
+            kitchen.Visitor.run, app.task_queue, id=f"{queue}-visitor", task_queue=queue
+        )
+    assert result == "no step"
+    assert await app.engine.find_run(f"{queue}-visitor") is None
