@@ -204,27 +204,6 @@ async def test_rewind_to_the_start_and_before_the_first_step_is_done(app: App) -
     assert await handle.result() == ["from nothing", "at 0", "at 1"]
 
 
-async def test_a_hundred_rewinds_that_meet_a_steps_completion_are_all_honoured(app: App) -> None:
-    async def one() -> tuple[bool, bool]:
-        handle = await app.start(1)
-        reached, opened = gate(handle.id, 0)
-        await reached.wait()
-        opened.set()
-        try:
-            await handle.signal("rewind", rewind(0, say="again"))
-        except Exception:
-            return False, False  # it had closed: the sender was told
-        words = await handle.result()
-        return True, words == ["again", "at 0"]
-
-    outcomes: list[tuple[bool, bool]] = []
-    for _ in range(10):
-        outcomes += await asyncio.gather(*(one() for _ in range(10)))
-    taken = [honoured for accepted, honoured in outcomes if accepted]
-    assert len(taken) >= 50
-    assert all(taken), f"{taken.count(False)} of {len(taken)} rewinds were lost"
-
-
 async def test_the_late_commit_of_a_step_that_was_left_is_kept_on_the_old_line(app: App) -> None:
     handle = await app.start(2)
     reached, opened = gate(handle.id, 1)
