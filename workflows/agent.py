@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentWorkflow"]
 
+_LOST_WORKER = timedelta(seconds=20)
+"""How long nothing is heard of a step before another worker takes it over."""
 _MODEL: dict[str, Any] = {
     "start_to_close_timeout": timedelta(minutes=10),
-    "heartbeat_timeout": timedelta(seconds=60),
+    "heartbeat_timeout": _LOST_WORKER,
     "retry_policy": RetryPolicy(maximum_interval=timedelta(minutes=1), maximum_attempts=10),
 }
 _TOOL: dict[str, Any] = {
     "start_to_close_timeout": timedelta(minutes=5),
+    "heartbeat_timeout": _LOST_WORKER,
     "retry_policy": RetryPolicy(maximum_interval=timedelta(seconds=30), maximum_attempts=5),
 }
 _LARGEST_ANSWER = 64 * 1024
