@@ -22,7 +22,7 @@ from ..errors import CheckpointNotFound, IdReused
 from ..model import CheckpointInfo, CommittedStep, StepCommit, WorkflowRun
 from .context import Step, StepChanges
 from .contract import StepHeader
-from .origin import ensure_origin
+from .origin import ensure_thread
 from .patience import Heartbeats, Patience, to_the_end
 from .payloads import from_stored, to_stored
 from .policy import Policies, StepAdapter
@@ -187,11 +187,9 @@ class Attempt:
             workflow_type=info.workflow_type or "",
             task_queue=info.task_queue,
         )
-        if header.origin is not None:
-            await ensure_origin(
-                self._engine, self._runtime.client, header.thread, header.origin, run
-            )
-        await self._engine.register_run(header.thread, run)
+        await ensure_thread(
+            self._engine, self._runtime.client, header.thread, header.origin, header.reset, run
+        )
         self._runtime.known.note(key)
 
     async def load(self) -> Step:

@@ -18,7 +18,7 @@ from .contract import (
     Origin,
     SessionHeader,
 )
-from .session import Line, Session, new_id, read_header
+from .session import RESEEDING, Line, Session, new_id, read_header
 
 __all__ = ["begin_session"]
 
@@ -27,6 +27,13 @@ _Resume = Literal["replay", "next_node"]
 
 def begin_session(resume: _Resume) -> Session:
     """Return the bookkeeping of the current run."""
+    session = _begin(resume)
+    session.random_seed = RESEEDING.get(workflow.info().run_id)
+    workflow.register_random_seed_callback(session.was_reset)
+    return session
+
+
+def _begin(resume: _Resume) -> Session:
     info = workflow.info()
     fields = read_header(info.headers.get(HEADER)) or {}
     header = SessionHeader.model_validate(fields)

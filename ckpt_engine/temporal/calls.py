@@ -150,6 +150,7 @@ def _number(session: Session, workflow_type: str, args: Sequence[Any]) -> _Call:
     """Give a call its number, its thread and the id of its join."""
     if session.stopped:
         raise asyncio.CancelledError("this line was left by a rewind")
+    session.settle()
     info, line = workflow.info(), session.current_line()
     parents = line.parents()
     first = parents[0] not in session.extended

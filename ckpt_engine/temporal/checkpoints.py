@@ -25,7 +25,7 @@ from .contract import (
     Target,
 )
 from .joining import line_of
-from .origin import ORIGIN_NODE
+from .origin import ORIGIN_NODE, free_name
 from .payloads import from_stored
 
 if TYPE_CHECKING:
@@ -121,7 +121,9 @@ async def prepare_child(
             )
     overrides = request.overrides
     await engine.check_storable(messages=overrides.messages, state=overrides.state_patch())
-    name = await _branch_name(engine, ask)
+    name = ask.branch.name if ask.branch else None
+    if name is None:
+        name = await free_name(engine, ask.session, ask.thread, "rewind")
     await engine.branch(seeds[0].id, name, thread_id=ask.thread)
     await engine.commit_step(
         StepCommit(
@@ -161,20 +163,6 @@ def _summary(overrides: Overrides) -> str:
     if overrides.next_node:
         words.append(f"goes on at {overrides.next_node}")
     return ", ".join(words) or "changes nothing"
-
-
-async def _branch_name(engine: CheckpointEngine, ask: PrepareChild) -> str:
-    if ask.branch is not None:
-        return ask.branch.name
-    threads = await engine.list_threads(ask.session)
-    for thread in threads:
-        if thread.id == ask.thread:
-            return thread.branch
-    taken = {thread.branch for thread in threads}
-    number = 1
-    while f"rewind-{number}" in taken:
-        number += 1
-    return f"rewind-{number}"
 
 
 def run_of(ask: PrepareChild) -> WorkflowRun:

@@ -63,12 +63,14 @@ class Children:
             Refused: The request cannot be carried out; nothing was stored.
         """
         session, info = self._session, workflow.info()
+        session.settle()
         ask = PrepareChild.model_validate(
             {
                 "kind": kind,
                 kind: request,
                 "session": session.session,
                 "active_thread": session.active.thread if session.active else session.thread,
+                "own_thread": session.thread,
                 "thread": child_id,
                 "checkpoint": session.draw_id(),
                 "run": {
@@ -82,6 +84,7 @@ class Children:
                 "base": session.base,
                 "sub": session.sub,
                 "origin": session.origin,
+                "reset": session.reset,
             }
         )
         answer = await workflow.execute_activity(

@@ -42,6 +42,7 @@ __all__ = [
     "PrepareChild",
     "PreparedChild",
     "Refusal",
+    "Reset",
     "RewindRequest",
     "SeedHeader",
     "SendAgain",
@@ -166,6 +167,18 @@ class CallHeader(_Lenient):
     caller: Caller
 
 
+class Reset(_Lenient):
+    """Where Temporal's reset has put a workflow back.
+
+    Attributes:
+        of: The thread that was left; its later checkpoints stay as they are.
+        parents: The frontier there.
+    """
+
+    of: str
+    parents: list[str]
+
+
 class Prefix(_Lenient):
     """The steps before a seed, for a workflow that runs the same code again up to it.
 
@@ -204,6 +217,7 @@ class StepHeader(_Lenient):
         sub: The sub-workflow whose line it is, by the checkpoint id of its first step; ``None`` in
             the line of the session's own workflow.
         origin: Where step 0 comes from, while it may not have been committed yet.
+        reset: Where Temporal's reset has put the workflow back, if it has.
     """
 
     v: int = 1
@@ -219,6 +233,7 @@ class StepHeader(_Lenient):
     base: int = 0
     sub: str | None = None
     origin: Origin | None = None
+    reset: Reset | None = None
 
 
 class SeedHeader(_Lenient):
@@ -387,6 +402,7 @@ class PrepareChild(_Lenient):
         kind: ``rewind`` or ``branch``.
         session: The session.
         active_thread: The thread that targets mean by default.
+        own_thread: The asking workflow's own thread.
         rewind: The request, for a rewind.
         branch: The request, for a branch.
         thread: Id of the child's thread, drawn by the caller.
@@ -396,11 +412,13 @@ class PrepareChild(_Lenient):
         base: Where the code of the asking run began; ``None`` for one that does not run.
         origin: Step 0 of the asking workflow, while it may not have been committed.
         sub: The sub-workflow whose line it is, if one's.
+        reset: Where Temporal's reset has put the asking workflow back, if it has.
     """
 
     kind: Literal["rewind", "branch"]
     session: str
     active_thread: str
+    own_thread: str = ""
     rewind: RewindRequest | None = None
     branch: BranchRequest | None = None
     thread: str
@@ -409,6 +427,7 @@ class PrepareChild(_Lenient):
     resume: Literal["replay", "next_node"] = "next_node"
     base: int | None = None
     origin: Origin | None = None
+    reset: Reset | None = None
     sub: str | None = None
 
 

@@ -44,7 +44,7 @@ from .contract import (
 )
 from .failures import to_failure
 from .joining import join_call, recall
-from .origin import ensure_origin
+from .origin import ensure_thread
 from .points import branch_point
 
 if TYPE_CHECKING:
@@ -122,15 +122,16 @@ class EngineActivities:
         engine, client = self._runtime().engine, self._runtime().client
         try:
             request = parse(PrepareChild, ask)
-            if request.origin is not None:
+            if request.origin is not None or request.reset is not None:
                 run = replace(
                     run_of(request),
                     workflow_id=activity.info().workflow_id or "",
                     run_id=activity.info().workflow_run_id or "",
                     supervisor=None,
                 )
-                await ensure_origin(engine, client, request.active_thread, request.origin, run)
-                await engine.register_run(request.active_thread, run)
+                await ensure_thread(
+                    engine, client, request.own_thread, request.origin, request.reset, run
+                )
             prepared = await prepare_child(engine, client, request)
         except Retryable as err:
             raise to_failure(err) from err

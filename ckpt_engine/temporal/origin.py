@@ -10,7 +10,7 @@ from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 
 from ..errors import ThreadNotFound
 from ..model import SnapshotTrigger, StepCommit, WorkflowRun
-from .contract import Caller, Origin
+from .contract import Caller, Origin, Reset
 from .payloads import to_stored
 
 if TYPE_CHECKING:
@@ -18,9 +18,25 @@ if TYPE_CHECKING:
 
     from ckpt_engine import CheckpointEngine
 
-__all__ = ["ORIGIN_NODE", "ensure_caller", "ensure_origin"]
+__all__ = ["ORIGIN_NODE", "ensure_caller", "ensure_origin", "ensure_thread", "free_name"]
 
 ORIGIN_NODE = "start"
+
+
+async def ensure_thread(
+    engine: CheckpointEngine,
+    client: Client,
+    thread: str,
+    origin: Origin | None,
+    reset: Reset | None,
+    run: WorkflowRun,
+) -> None:
+    """Make a workflow's thread with its first step, unless it is there; say what runs it."""
+    if origin is not None:
+        await ensure_origin(engine, client, reset.of if reset else thread, origin, run)
+    if reset is not None:
+        await _ensure_reset(engine, thread, reset)
+    await engine.register_run(thread, run)
 
 
 async def ensure_origin(
@@ -102,3 +118,29 @@ async def _make_thread(engine: CheckpointEngine, thread: str, origin: Origin) ->
     assert origin.caller is not None
     below = await engine.frontier_at(origin.caller.thread, origin.step - 1)
     await engine.branch(below[0], origin.branch, thread_id=thread)
+
+
+async def _ensure_reset(engine: CheckpointEngine, thread: str, reset: Reset) -> None:
+    """Make the thread of a workflow that Temporal's reset has put back, unless it is there.
+
+    It branches from what the workflow kept and takes the place of the thread that was left, whose
+    later checkpoints stay as they are.
+    """
+    kept = await engine.get_info(reset.parents[-1])
+    name = await free_name(engine, kept.session_id, thread, "reset")
+    made = await engine.branch(kept.id, name, thread_id=thread)
+    if made.step == kept.step:  # nothing done on it yet; later, another reset may have followed
+        await engine.supersede(reset.of, thread)
+
+
+async def free_name(engine: CheckpointEngine, session: str, thread: str, kind: str) -> str:
+    """Return the name of a thread if there is such a thread, else the next free one of a kind."""
+    threads = await engine.list_threads(session)
+    for one in threads:
+        if one.id == thread:
+            return one.branch
+    taken = {one.branch for one in threads}
+    number = 1
+    while f"{kind}-{number}" in taken:
+        number += 1
+    return f"{kind}-{number}"

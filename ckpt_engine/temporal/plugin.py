@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,7 @@ from temporalio.worker import (
     WorkerConfig,
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
-    WorkflowRunner,
 )
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ..errors import EngineClosed, InvalidRequest
 from .attempt import BLOB_LIMIT, Runtime
@@ -27,6 +24,7 @@ from .engine_activities import EngineActivities
 from .interceptor import CheckpointActivityInbound
 from .patience import to_the_end
 from .policy import Policies, StepPolicy
+from .runner import for_checkpoints
 from .workflow_side import CheckpointWorkflowInbound
 
 if TYPE_CHECKING:
@@ -69,7 +67,7 @@ class CheckpointPlugin(SimplePlugin):
         self._engine: CheckpointEngine | None = None
         self._workers = 0
         self._opening = asyncio.Lock()
-        super().__init__("ckpt-engine", workflow_runner=_pass_through)
+        super().__init__("ckpt-engine", workflow_runner=for_checkpoints)
 
     @property
     def engine(self) -> CheckpointEngine:
@@ -189,11 +187,3 @@ class _Interceptor(Interceptor):
 
 def _ours(interceptors: Iterable[object] | None) -> _Interceptor | None:
     return next((i for i in interceptors or () if isinstance(i, _Interceptor)), None)
-
-
-def _pass_through(runner: WorkflowRunner | None) -> WorkflowRunner:
-    """Let workflows share our modules with the worker, as they share the SDK's."""
-    if not isinstance(runner, SandboxedWorkflowRunner):
-        return runner or SandboxedWorkflowRunner()
-    restrictions = runner.restrictions.with_passthrough_modules("ckpt_engine", "pydantic")
-    return dataclasses.replace(runner, restrictions=restrictions)

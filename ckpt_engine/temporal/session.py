@@ -27,6 +27,7 @@ from .contract import (
     ChildStatus,
     Origin,
     Refusal,
+    Reset,
     RewindRequest,
     SeedHeader,
     SessionHeader,
@@ -51,6 +52,10 @@ __all__ = [
 _KEPT = 100  # refusals and children shown, and request ids remembered times ten
 _MOST_CARRIED = 256 * 1024  # characters of requests
 _CARRIED = 20  # refusals that cross continue-as-new, so that the header stays small
+
+
+RESEEDING: dict[str, int] = {}
+"""Run id -> new seed, of workflows that Temporal's reset puts back in the task being run."""
 
 
 def header_payload(value: SessionHeader | StepHeader) -> Payload:
@@ -134,6 +139,9 @@ class Session:
         heard_again: How many messages from before the seed have come again.
         report: Whether the supervisor asked to be told when this run ends.
         ended: Stand-ins that have told so.
+        failure: What it failed with, while it is parked.
+        reset: Where Temporal's reset has put this workflow back, if it has.
+        random_seed: The newest seed that a reset has brought.
         children: Every child a rewind or branch started, oldest first.
         requests: Received and not yet handled.
         seeds: Workflow id -> seed, of children that are about to be started.
@@ -157,6 +165,9 @@ class Session:
     report: bool = False
     ended: set[str] = field(default_factory=set)
     failure: str = ""
+    reset: Reset | None = None
+    random_seed: int | None = None
+    _reset_now: bool = False
     children: list[ChildStatus] = field(default_factory=list)
     refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=_KEPT))
     requests: deque[Request] = field(default_factory=deque)
@@ -212,6 +223,7 @@ class Session:
 
     def carry(self) -> SessionHeader:
         """Return what the next run needs after continue-as-new: ids only, no content."""
+        self.settle()
         children = self.children[-_KEPT:]
         shown = {child.request_id for child in children}
         answered = [child for key, child in self.answered.items() if key not in shown]
@@ -246,6 +258,35 @@ class Session:
             sub=self.sub,
         )
 
+    def was_reset(self, seed: int) -> None:
+        """Note that Temporal's reset has put the workflow back to here.
+
+        It runs the kept part of the history again and then draws from another seed, which is how
+        a workflow comes to know of it: before its code hears of what ended in the same task.
+        """
+        if seed != self.random_seed:
+            self.random_seed, self._reset_now = seed, True
+
+    @property
+    def being_reset(self) -> bool:
+        """Whether the task that is being run is the one that a reset has put the workflow to."""
+        return workflow.info().run_id in RESEEDING
+
+    def settle(self) -> None:
+        """After a reset, go on with a thread of its own: what was done after it stays apart."""
+        seed = RESEEDING.get(workflow.info().run_id)
+        if seed is not None and seed != self.random_seed:
+            self.was_reset(seed)
+            self.rng.seed(f"{seed}:ckpt-early")
+            self.local_rng.seed(f"{seed}:ckpt-early-local")
+        if not self._reset_now:
+            return
+        self._reset_now = False
+        if self.reset is None or self.reset.parents != self.main.parents():
+            self.reset = Reset(of=self.thread, parents=self.main.parents())
+        suffix = f"{self.rng.getrandbits(24):06x}"
+        self.thread = f"{workflow.info().workflow_id}/reset-{suffix}"
+
     # Steps
 
     def schedule(self, activity: str, args: Sequence[Any], *, record: bool, local: bool) -> Step:
@@ -256,6 +297,7 @@ class Session:
         """
         if self.stopped:
             raise asyncio.CancelledError("this line was left by a rewind")
+        self.settle()
         on = self.current_line()
         parents = on.parents()
         fingerprint = fingerprint_of(activity, args)
@@ -276,6 +318,7 @@ class Session:
             base=self.base,
             sub=self.sub,
             origin=self.origin,
+            reset=self.reset,
         )
         if record and not replay:
             self.extended.add(parents[0])
@@ -304,6 +347,7 @@ class Session:
 
     def draw_suffix(self) -> str:
         """Return six new hex digits for the name of a child."""
+        self.settle()
         return f"{self.rng.getrandbits(24):06x}"
 
     def draw_id(self) -> str:

@@ -40,6 +40,7 @@ from .stand_in import StandIn
 __all__ = ["Supervisor"]
 
 _PATIENCE = timedelta(seconds=10)
+_NEXT_TASK = timedelta(milliseconds=1)
 
 
 class Supervisor:
@@ -142,6 +143,8 @@ class Supervisor:
 
     async def _handle(self, request: Request) -> None:
         session = self._session
+        if session.being_reset:
+            await workflow.sleep(_NEXT_TASK)  # what has ended in this task is heard of after it
         try:
             if self._cancelled:
                 raise InvalidRequest("the session is being cancelled")

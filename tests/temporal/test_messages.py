@@ -196,7 +196,7 @@ async def test_a_parents_child_that_was_rewound_three_times(
         await reached.wait()
         for number in range(3):
             reached, opened = gate(child_id, 1)
-            request = RewindRequest.model_validate(rewind(1, say=f"r{number}"))
+            request = RewindRequest.model_validate(rewind(2, say=f"r{number}"))
             await app.sessions.rewind(child_id, request)
             await reached.wait()
             await parent.signal(Parent.hear, f"after {number}")
