@@ -144,6 +144,7 @@ class Session:
         random_seed: The newest seed that a reset has brought.
         children: Every child a rewind or branch started, oldest first.
         requests: Received and not yet handled.
+        handling: The one that is being handled.
         seeds: Workflow id -> seed, of children that are about to be started.
     """
 
@@ -171,6 +172,7 @@ class Session:
     children: list[ChildStatus] = field(default_factory=list)
     refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=_KEPT))
     requests: deque[Request] = field(default_factory=deque)
+    handling: tuple[Request, ...] = ()
     answered: OrderedDict[str, StartedChild] = field(default_factory=OrderedDict)
     seeds: dict[str, SeedHeader] = field(default_factory=dict)
     replayed: int = 0
@@ -383,7 +385,7 @@ class Session:
         if request_id and (earlier := self.answered.get(request_id)):
             request.answer = earlier
             return request
-        for waiting in self.requests:
+        for waiting in (*self.handling, *self.requests):
             if request_id and waiting.body.request_id == request_id:
                 return waiting
         self.requests.append(request)

@@ -85,11 +85,12 @@ class Supervisor:
                 continue
             if self._handling is not None:
                 self._handling.result()
-                self._handling = None
+                self._handling, self._session.handling = None, ()
             if self._continues():
                 workflow.continue_as_new(args=list(self._args))
             if self._session.requests:
                 request = self._session.requests.popleft()
+                self._session.handling = (request,)
                 self._handling = asyncio.create_task(self._handle(request))
             elif self._is_over():
                 self._session.phase = "closing"
