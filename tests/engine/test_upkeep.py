@@ -1,0 +1,51 @@
+"""What the engine does by itself, beside the agents' work."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from string import ascii_letters
+
+import pytest
+
+from ckpt_engine import KEEP_LAST_N, SnapshotConfig, create_checkpoint_engine
+
+
+def _noise(n: int) -> str:
+    return "".join(random.Random(n).choices(ascii_letters, k=3000))
+
+
+async def _until_small(path: Path, most: int) -> None:
+    while path.stat().st_size > most:
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("idle", [0.05, 0])
+async def test_space_comes_back_by_itself(tmp_path: Path, idle: float) -> None:
+    path = tmp_path / "a.db"
+    config = SnapshotConfig(retention=KEEP_LAST_N(2), idle_seal_seconds=idle)
+    async with await create_checkpoint_engine(str(path), config) as engine:
+        for n in range(300):
+            await engine.snapshot("t", messages=[_noise(n)])
+        assert path.stat().st_size + path.with_name("a.db-wal").stat().st_size > 500_000
+        await asyncio.wait_for(_until_small(path, 400_000), 30)
+        assert (await engine.get_latest("t")).messages == [_noise(299)]
+        assert (await engine.verify()).ok
+
+
+async def test_blocks_that_are_mostly_dead_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    config = SnapshotConfig(idle_seal_seconds=0)
+    async with await create_checkpoint_engine(str(path), config) as engine:
+        ids = [str(await engine.snapshot("t", append=[_noise(n)])) for n in range(32)]
+        await engine.optimize()
+        branch = await engine.branch(ids[5], "side")  # needs the first six of the one block
+        await engine.snapshot("t", messages=["all else is replaced"])
+        before = path.stat().st_size
+        report = await engine.collect(KEEP_LAST_N(1), session_id="t")
+        await engine.optimize()
+        assert len(report.dropped) == 31
+        assert before - path.stat().st_size > 24 * 2000
+        assert (await engine.get_latest(branch.id)).messages == [_noise(n) for n in range(6)]
+        assert (await engine.verify()).ok
