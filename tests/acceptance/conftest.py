@@ -76,11 +76,21 @@ _UNDISTURBED: dict[str, list[tuple[Any, ...]]] = {}
 
 
 @pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """Where the checkpoints are."""
+    return f"sqlite:///{tmp_path}/ckpt.db"
+
+
+@pytest.fixture
 async def stage(
-    temporal_env: WorkflowEnvironment, client: Client, task_queue: str, tmp_path: Path
+    temporal_env: WorkflowEnvironment,
+    client: Client,
+    task_queue: str,
+    tmp_path: Path,
+    database_url: str,
 ) -> AsyncIterator[Stage]:
     address = temporal_env.client.service_client.config.target_host
-    url, path = f"sqlite:///{tmp_path}/ckpt.db", tmp_path / "ledger"
-    async with await create_checkpoint_engine(url) as engine:
-        setup = Setup(address, task_queue, url, str(path))
+    path = tmp_path / "ledger"
+    async with await create_checkpoint_engine(database_url) as engine:
+        setup = Setup(address, task_queue, database_url, str(path))
         yield Stage(client, engine, Ledger(path), setup, tmp_path)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psycopg
+
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 
 
@@ -50,6 +52,17 @@ def set_doom(doom: Doom) -> None:
 
     if DOOM.point in ("in-transaction", "at-commit"):
         sqlite3.connect = watched  # type: ignore[assignment]
+        _watch_postgres()
+
+
+def _watch_postgres() -> None:
+    execute = psycopg.Connection.execute
+
+    def watched(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        _at_statement(query)
+        return execute(self, query, *args, **options)
+
+    psycopg.Connection.execute = watched  # type: ignore[method-assign]
 
 
 def at_point(point: str, node: int) -> None:
