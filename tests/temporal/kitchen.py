@@ -67,18 +67,23 @@ class Dinner(Rewindable):
 class Feast(Rewindable):
     """Side by side: neither course hears of the other, whoever serves hears of both."""
 
+    def __init__(self) -> None:
+        self.asked = False
+
+    @workflow.signal
+    def lay(self) -> None:
+        self.asked = True
+
     @workflow.run
     async def run(self, dinner: str) -> list[list[str]]:
         async def course(name: str) -> list[str]:
             return await workflow.execute_child_workflow(Cook.run, args=[dinner, name])
 
-        await act(dinner, "shop")
-
         async def table() -> list[str]:
-            # By now the courses have steps of the same number, with older ids.
-            await asyncio.sleep(0.5)
+            await workflow.wait_condition(lambda: self.asked)
             return await act(dinner, "lay the table")
 
+        await act(dinner, "shop")
         first, second, alone = await asyncio.gather(course("soup"), course("roast"), table())
         return [first, second, alone, await act(dinner, "serve")]
 

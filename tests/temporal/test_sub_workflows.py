@@ -73,6 +73,10 @@ async def lanes(app: App, handle: WorkflowHandle[Any, Any]) -> dict[str, list[Ch
     return found
 
 
+def _gate() -> tuple[asyncio.Event, asyncio.Event]:
+    return asyncio.Event(), asyncio.Event()
+
+
 ONCE = {"shop": 1, "chop fish": 1, "fry fish": 1, "serve": 1, "clear": 1}
 
 
@@ -130,7 +134,20 @@ async def test_a_rewind_of_a_rewind_knows_the_calls_of_both(app: App) -> None:
 
 
 async def test_parallel_sub_workflows_do_not_hear_each_other(app: App) -> None:
-    handle = await begin(app, kitchen.Feast.run)
+    name = f"{app.task_queue}-feast"
+    gates = [GATES.setdefault(f"{name}/chop {c}", _gate()) for c in ("soup", "roast")]
+    handle = await app.client.start_workflow(
+        kitchen.Feast.run, name, id=name, task_queue=app.task_queue
+    )
+    for reached, _ in gates:
+        await reached.wait()
+    # The courses have steps by now whose numbers are those of the caller's next ones.
+    await handle.signal(kitchen.Feast.lay)
+    async with asyncio.timeout(30):
+        while not BODIES[f"{name}/lay the table"]:
+            await asyncio.sleep(0.05)
+    for _, opened in gates:
+        opened.set()
     soup, roast, alone, serve = await handle.result()
     assert soup == ["shop", "chop soup"]
     assert roast == ["shop", "chop roast"]
@@ -166,7 +183,7 @@ async def test_a_sub_workflow_without_steps_keeps_its_result(app: App) -> None:
 
 async def test_a_sub_workflow_is_rewound_while_its_caller_waits(app: App) -> None:
     name = f"{app.task_queue}-waits"
-    reached, opened = asyncio.Event(), asyncio.Event()
+    reached, opened = _gate()
     GATES[f"{name}/fry fish"] = (reached, opened)
     handle = await app.client.start_workflow(
         kitchen.Dinner.run, name, id=name, task_queue=app.task_queue
@@ -308,7 +325,7 @@ async def test_a_handle_signals_cancels_fails_and_leaves_as_it_did(app: App) -> 
 
 async def test_a_rewind_of_the_caller_stops_its_sub_workflow_and_calls_it_again(app: App) -> None:
     name = f"{app.task_queue}-stops"
-    reached, opened = asyncio.Event(), asyncio.Event()
+    reached, opened = _gate()
     GATES[f"{name}/fry fish"] = (reached, opened)
     handle = await app.client.start_workflow(
         kitchen.Dinner.run, name, id=name, task_queue=app.task_queue
@@ -322,7 +339,7 @@ async def test_a_rewind_of_the_caller_stops_its_sub_workflow_and_calls_it_again(
 
 async def test_cancelling_the_caller_cancels_its_sub_workflow(app: App) -> None:
     name = f"{app.task_queue}-cancels"
-    reached, opened = asyncio.Event(), asyncio.Event()
+    reached, opened = _gate()
     GATES[f"{name}/fry fish"] = (reached, opened)
     handle = await app.client.start_workflow(
         kitchen.Dinner.run, name, id=name, task_queue=app.task_queue
