@@ -346,11 +346,11 @@ async def test_cancelling_the_caller_cancels_its_sub_workflow(app: App) -> None:
     )
     await reached.wait()
     await handle.cancel()
-    opened.set()
     for workflow_id in (name, f"{name}/fish"):
         with pytest.raises(WorkflowFailureError) as caught:
             await app.client.get_workflow_handle(workflow_id).result()
         assert isinstance(caught.value.cause, CancelledError)
+    opened.set()
 
 
 async def test_nothing_is_cached_and_payloads_are_sealed(
