@@ -20,9 +20,12 @@ with workflow.unsafe.imports_passed_through():
     from ckpt_engine.experiments.budget import Lease
 
     from .messages import AgentInput, AgentResult, ModelTurn, ResumePoint, ToolCall, ToolOutcome
+    from .overrides import check_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ckpt_engine.temporal.contract import Overrides
 
 __all__ = ["AgentWorkflow"]
 
@@ -83,6 +86,10 @@ class AgentWorkflow(Rewindable, resume="next_node"):
         """Return what this line may spend; what people branch from a trial has no lease."""
         lease = workflow.memo_value("lease", default=None, type_hint=Lease)
         return lease if lease and lease.owner == self.checkpoint_session.thread else None
+
+    def check_overrides(self, overrides: Overrides) -> None:
+        """Refuse what the agent could not go on with."""
+        check_overrides(overrides)
 
     async def _enter(self, start: AgentInput) -> ResumePoint:
         """Begin, or find where a seeded conversation goes on."""

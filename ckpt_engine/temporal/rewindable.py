@@ -15,7 +15,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from ..errors import CheckpointError, InvalidRequest
-from .contract import ENDED, REPORT, BranchRequest, RewindRequest, SeedHeader, parse
+from .contract import ENDED, REPORT, BranchRequest, Overrides, RewindRequest, SeedHeader, parse
 from .session import Request, Session
 
 if TYPE_CHECKING:
@@ -94,6 +94,15 @@ class Rewindable:
         self.__ckpt_session__.next_node = next_node
         workflow.continue_as_new(args=list(self.__ckpt_session__.args))
 
+    def check_overrides(self, overrides: Overrides) -> None:
+        """Refuse changes that a child could not go on with, by raising; override it to do so.
+
+        It is asked before anything is stopped or stored, in workflow code: without I/O.
+
+        Args:
+            overrides: What a rewind or branch sent to this running workflow is to change.
+        """
+
     @property
     def seed(self) -> SeedHeader | None:
         """What this run goes on from; ``None`` for one that starts from the beginning.
@@ -158,10 +167,19 @@ class Rewindable:
         """Return the newest hundred requests that were refused, with the reasons."""
         return [refusal.model_dump(mode="json") for refusal in self.__ckpt_session__.refusals]
 
+    def _checked(self, request: Request) -> Request:
+        try:
+            self.check_overrides(request.body.overrides)
+        except CheckpointError:
+            raise
+        except Exception as err:
+            raise InvalidRequest(str(err)) from err
+        return request
+
     def _signalled(self, kind: Literal["rewind", "branch"], request: Any) -> None:
         session = self.__ckpt_session__
         try:
-            session.receive(_request(kind, request))
+            session.receive(self._checked(_request(kind, request)))
         except Exception as err:  # noqa: BLE001 - nothing at all may leave a signal handler
             session.refuse(kind, "", err)
 
@@ -171,7 +189,7 @@ class Rewindable:
             if kind == "rewind" and session.seed and session.seed.supervisor:
                 address = session.seed.supervisor
                 raise InvalidRequest(f"this run stands in for {address!r}: rewind that workflow")
-            request = session.receive(_request(kind, body))
+            request = session.receive(self._checked(_request(kind, body)))
         except CheckpointError as err:
             session.refuse(kind, "", err)
             raise ApplicationError(str(err), type=err.kind, non_retryable=True) from None

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.envconfig import ClientConnectConfig
 from temporalio.testing import WorkflowEnvironment
 
 from ckpt_agent.activities.analyst import DEFAULT_QUESTION, SCRIPTED, analyst
-from ckpt_agent.activities.conversation import from_stored, in_order
+from ckpt_agent.activities.conversation import from_stored, in_order, user_message
 from ckpt_agent.worker import connect, make_worker
 from ckpt_agent.workflows.agent import AgentWorkflow
 from ckpt_agent.workflows.messages import AgentInput, AgentResult
+from ckpt_agent.workflows.overrides import check_overrides
 from ckpt_engine import CheckpointEngine, create_checkpoint_engine
 from ckpt_engine.contrib.agent import AgentSpec
+from ckpt_engine.errors import InvalidRequest
 from ckpt_engine.temporal import Overrides, RewindRequest, Target
 
 from .conftest import ChatServer, completion, error
@@ -125,6 +129,89 @@ async def test_a_branch_with_other_settings_answers_differently(shipped: Running
     assert "This rests on" not in branch.answer
     assert listed(averages(WEATHER, "wind")) in trunk.answer
     assert "This rests on" in trunk.answer
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"messages": [{"text": "hello"}]}, "extra message 1 must be an object with a role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "content that is text"),
+        ({"messages": [{"role": "judge", "content": "x"}]}, "a role (user, system, assistant)"),
+        ({"state": {"settings": "hot"}}, "'settings' must be an object"),
+        ({"state": {"max_steps": 0}}, "'max_steps' must be a whole number of at least 1"),
+        ({"state": {"model": ["a"]}}, "'model' must be a model's name"),
+        ({"next_node": "moon"}, "next_node must be one of model, tools, end"),
+    ],
+)
+def test_an_override_the_agent_cannot_use_is_named(overrides: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(says)):
+        check_overrides(Overrides.model_validate(overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"model": "ollama:tiny", "instructions": "", "next_node": "model"},
+        {"messages": [{"role": "system", "content": "x"}], "state": {"anything": [1], "usage": {}}},
+        {"messages": [user_message("as stored")], "state": {"settings": {}, "max_steps": None}},
+    ],
+)
+def test_an_override_the_agent_can_use_passes(overrides: dict[str, Any]) -> None:
+    check_overrides(Overrides.model_validate(overrides))
+
+
+async def test_an_override_of_the_wrong_shape_is_refused_and_the_agent_goes_on(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str, chat: ChatServer
+) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> str:
+        """Wait."""
+        started.set()
+        await go_on.wait()
+        return "waited"
+
+    chat.then(completion(calls=[("x", "wait", {})]), completion("done"))
+    spec = AgentSpec(model="ollama:tiny", tools=[wait])
+    bad = {"to": {"step": 1}, "overrides": {"state": {"settings": "hot"}}}
+    async with running(temporal_env, spec, tmp_path, task_queue) as app:
+        workflow_id = await app.start("wait")
+        await asyncio.wait_for(started.wait(), 20)
+        handle = app.client.get_workflow_handle(workflow_id)
+        await handle.signal("rewind", bad)
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await handle.execute_update("rewind", bad)
+        assert "must be an object, not 'hot'" in str(refused.value.cause)
+        assert len(await handle.query("checkpoint_refusals")) == 2
+        go_on.set()
+        assert (await app.result(workflow_id)).answer == "done"
+        thread = (await app.result(workflow_id)).thread
+        assert len(await app.engine.list_threads(thread)) == 1
+    assert len(chat.requests) == 2
+
+
+async def test_the_tools_of_one_turn_run_at_the_same_time(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str, chat: ChatServer
+) -> None:
+    together = asyncio.Barrier(3)
+
+    async def meet(who: str) -> str:
+        """Wait until all three are here."""
+        await asyncio.wait_for(together.wait(), 60)
+        return who
+
+    calls = [(who, "meet", {"who": who}) for who in "abc"]
+    chat.then(completion(calls=calls), completion("met"))
+    spec = AgentSpec(model="ollama:tiny", tools=[meet])
+    async with running(temporal_env, spec, tmp_path, task_queue) as app:
+        result = await app.result(await app.start("meet"))
+        points = await app.engine.list_time_travel_points(result.thread)
+    assert result.answer == "met"
+    (turn,) = [p for p in points if p.node == "call_model" and p.next_node == "tools"]
+    tools = [p for p in points if p.node == "call_tool"]
+    assert [p.parents for p in tools] == [(turn.id,)] * 3
+    assert points[0].parents == tuple(p.id for p in reversed(tools))
 
 
 async def _steps(app: Running, workflow_id: str, *, at_least: int) -> None:

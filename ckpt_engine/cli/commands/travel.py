@@ -167,6 +167,7 @@ class _Trip:
         async with open_engine(self._settings) as engine:
             address_of, target = await _target(engine, where, step, back, tag, thread)
             asked = request(target)
+            await _check(engine, address_of, asked.overrides)
             client = await connect(await choose(self._settings.home, address, namespace))
             sessions = Sessions(client, engine)
             follower = steps_of(self._out, engine, address_of)
@@ -225,6 +226,19 @@ async def _target(
         raise CliError(f"session {session.id!r} is not run by Temporal", "", Exit.USAGE)
     body = {"step": step, "back": back, "tag": tag, "thread": thread}
     return address.workflow_id, parse(Target, body)
+
+
+async def _check(engine: CheckpointEngine, workflow_id: str, changes: Overrides) -> None:
+    """Refuse what the shipped agent could not go on with, whether it runs or has ended.
+
+    Raises:
+        InvalidRequest: What is wrong with the changes.
+    """
+    from ckpt_agent.workflows.overrides import check_overrides
+
+    found = await engine.find_run(workflow_id)
+    if found is not None and found[1].workflow_type == "AgentWorkflow":
+        check_overrides(changes)
 
 
 def _overrides(
