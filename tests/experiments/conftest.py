@@ -24,6 +24,8 @@ from ckpt_engine import CheckpointEngine, create_checkpoint_engine
 from ckpt_engine.contrib.agent import AgentSpec
 from ckpt_engine.experiments import ExperimentSpec, Report
 
+from ..agent.conftest import chat  # noqa: F401 (a fixture)
+
 
 class App:
     """A worker for one agent, and the engine it writes to."""
@@ -31,14 +33,18 @@ class App:
     def __init__(self, client: Client, engine: CheckpointEngine, queue: str) -> None:
         self.client, self.engine, self.queue = client, engine, queue
 
-    async def session(self, question: str, **given: Any) -> AgentResult:
-        """Run an agent to its end: a session to branch from."""
-        return await self.client.execute_workflow(
+    async def begin(self, question: str, **given: Any) -> WorkflowHandle[Any, AgentResult]:
+        """Start an agent."""
+        return await self.client.start_workflow(
             AgentWorkflow.run,
             AgentInput.model_validate({"question": question, **given}),
             id=f"agent-{uuid.uuid4().hex[:8]}",
             task_queue=self.queue,
         )
+
+    async def session(self, question: str, **given: Any) -> AgentResult:
+        """Run an agent to its end: a session to branch from."""
+        return await (await self.begin(question, **given)).result()
 
     async def start(self, spec: dict[str, Any]) -> WorkflowHandle[Any, Report]:
         return await self.client.start_workflow(

@@ -6,6 +6,11 @@ from typing import Any
 
 import pytest
 from temporalio.client import WorkflowFailureError
+from temporalio.worker import Replayer
+
+from ckpt_agent.worker import POLICIES
+from ckpt_agent.workflows.experiment import ExperimentWorkflow
+from ckpt_engine.temporal import CheckpointPlugin
 
 from ..agent.test_scripted import in_year
 from .conftest import App
@@ -122,3 +127,40 @@ def _innermost(err: BaseException) -> str:
     while err.__cause__ is not None:
         err = err.__cause__
     return str(err)
+
+
+async def test_hopeless_variants_are_stopped_early(shipped: App) -> None:
+    base = await shipped.session(TABLES)
+    variants = [
+        {"name": "exact", "settings": {"decimals": 2}},
+        {"name": "whole", "settings": {"decimals": 0}},
+    ]
+    report = await shipped.run(
+        spec(
+            base.checkpoint,
+            variants=variants,
+            questions=questions(16),
+            early_stopping={"looks": 1},
+            concurrency=2,
+        )
+    )
+    whole = [t for t in report.trials if t.variant == "whole"]
+    assert {t.state for t in whole[:8]} == {"scored"}
+    assert "stopped" in {t.state for t in whole[8:]}
+    assert {t.state for t in report.trials if t.variant == "exact"} == {"scored"}
+    row = next(row for row in report.variants if row.name == "whole")
+    assert row.stopped.startswith("worse than exact by 1 after 8 pairs")
+    assert report.verdict is not None
+    assert report.verdict.tests == 2  # one variant, looked at twice
+
+
+async def test_its_history_replays(shipped: App) -> None:
+    base = await shipped.session(TABLES)
+    handle = await shipped.start(spec(base.checkpoint, questions=questions(2)))
+    await handle.result()
+    replayer = Replayer(
+        workflows=[ExperimentWorkflow],
+        data_converter=shipped.client.data_converter,
+        plugins=[CheckpointPlugin("memory:", policies=POLICIES)],
+    )
+    await replayer.replay_workflow(await handle.fetch_history())
