@@ -72,3 +72,18 @@ async def test_equal_values_differ_in_nothing_however_they_are_kept(tmp_path: Pa
         await engine.snapshot("t", state={"tools": TOOLS[1:]})
         again = str(await engine.snapshot("t", state={"tools": TOOLS}))
         assert (await engine.diff(first, again)).state == ()
+
+
+async def test_a_declared_log_costs_what_is_appended(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    config = SnapshotConfig(idle_seal_seconds=0, logs=("events",))
+    async with await create_checkpoint_engine(str(path), config) as engine:
+        events: list[Any] = []
+        for n in range(200):
+            events.append({"event": n})
+            await engine.snapshot("t", state={"events": events, "n": n})
+        assert _ask(path, "SELECT max(length(body)) FROM batch WHERE log = 'events'") < 30
+        assert _ask(path, "SELECT max(length(body)) FROM state") < 60
+        for n in (0, 63, 199):
+            found = await engine.time_travel_to_step("t", n)
+            assert found.state == {"events": events[: n + 1], "n": n}
