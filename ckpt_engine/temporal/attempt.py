@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from ckpt_engine import CheckpointEngine
 
+    from .telemetry import Telemetry
+
 __all__ = ["BLOB_LIMIT", "Answer", "Attempt", "Known", "Runtime"]
 
 BLOB_LIMIT = 2 * 1024 * 1024 - 16 * 1024
@@ -58,14 +60,18 @@ class Runtime:
         engine: The open engine.
         client: The worker's client.
         policies: Which activities are steps.
+        telemetry: What is measured.
         max_result_bytes: Largest encoded result of a step.
+        build: The worker's version, ``deployment.build``, where it has one.
         known: Threads that have been introduced to the store.
     """
 
     engine: CheckpointEngine
     client: Client
     policies: Policies
+    telemetry: Telemetry
     max_result_bytes: int = BLOB_LIMIT
+    build: str = ""
     known: Known = field(default_factory=Known)
 
 
@@ -85,6 +91,7 @@ class Attempt:
         self._header = header
         self._info = info = activity.info()
         self._patience = Patience(info, heartbeats)
+        self._telemetry = runtime.telemetry
         self._policy = runtime.policies.of(info.activity_type, info.task_queue)
 
     @property
@@ -203,7 +210,8 @@ class Attempt:
                 content = await self._engine.join(below)
             return Step(self._header, content.messages, content.state)
 
-        return await self._patience.insist(joined)
+        with self._telemetry.loading(self._header.thread):
+            return await self._patience.insist(joined)
 
     # After the body
 
@@ -224,8 +232,13 @@ class Attempt:
 
     async def _committed(self, step: StepCommit) -> Answer | None:
         """Commit; return the stored result if another attempt was first and it was kept."""
-        done = await self._patience.insist(lambda: self._engine.commit_step(step))
-        return None if done.created else await self._answer(done)
+        with self._telemetry.committing(step.thread_id, step.step, step.checkpoint_id):
+            done = await self._patience.insist(lambda: self._engine.commit_step(step))
+        if done.created:
+            self._telemetry.step("late" if done.late else "committed")
+            return None
+        self._telemetry.step("answered")
+        return await self._answer(done)
 
     def _check_size(self, encoded: Payload) -> None:
         limit = self._runtime.max_result_bytes
@@ -274,6 +287,7 @@ class Attempt:
                 "workflow_id": info.workflow_id,
                 "run_id": info.workflow_run_id,
                 **({"base": header.base} if header.base else {}),
+                **({"build": self._runtime.build} if self._runtime.build else {}),
             },
             fallback_to_head=True,
         )

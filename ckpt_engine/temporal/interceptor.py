@@ -55,6 +55,7 @@ class CheckpointActivityInbound(ActivityInboundInterceptor):
             attempt = Attempt(self._runtime(), header, self._heartbeats)
             done = await attempt.earlier()
             if done is not None:
+                self._runtime().telemetry.step("answered")
                 return done.value
             scope = StepScope(header, attempt.load)
             result = await self._body(scope, input, attempt.adapter)

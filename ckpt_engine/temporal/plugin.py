@@ -25,9 +25,12 @@ from .interceptor import CheckpointActivityInbound
 from .patience import to_the_end
 from .policy import Policies, StepPolicy
 from .runner import for_checkpoints
+from .telemetry import Telemetry, build_of, meter_of
 from .workflow_side import CheckpointWorkflowInbound
 
 if TYPE_CHECKING:
+    from temporalio.client import Client
+
     from ckpt_engine import CheckpointEngine, Keyring, SnapshotConfig
 
 __all__ = ["CheckpointPlugin"]
@@ -117,14 +120,23 @@ class CheckpointPlugin(SimplePlugin):
             await next(worker)
             return
         try:
-            engine = await self._open()
+            engine = await self._open(worker.client)
         except Exception:
             # A worker that never began would let whoever stops it wait for ever.
             stopping = asyncio.create_task(worker.shutdown())
             await next(worker)
             await stopping
             raise
-        ours.serve(Runtime(engine, worker.client, self._policies, self._max_result_bytes))
+        ours.serve(
+            Runtime(
+                engine,
+                worker.client,
+                self._policies,
+                Telemetry(meter_of(worker.client)),
+                self._max_result_bytes,
+                build_of(worker),
+            )
+        )
         try:
             await next(worker)
         finally:
@@ -133,7 +145,7 @@ class CheckpointPlugin(SimplePlugin):
     def _settings(self) -> tuple[object, ...]:
         return self._engine_url, self._config, self._keys, self._policies, self._max_result_bytes
 
-    async def _open(self) -> CheckpointEngine:
+    async def _open(self, client: Client) -> CheckpointEngine:
         from ckpt_engine import create_checkpoint_engine
 
         async with self._opening:
@@ -141,6 +153,7 @@ class CheckpointPlugin(SimplePlugin):
                 self._engine = await create_checkpoint_engine(
                     self._engine_url, self._config, keys=self._keys
                 )
+                self._engine.observe(Telemetry(meter_of(client)))
             self._workers += 1
             return self._engine
 

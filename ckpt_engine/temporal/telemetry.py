@@ -21,13 +21,23 @@ from temporalio.runtime import Runtime as SdkRuntime
 if TYPE_CHECKING:
     from temporalio.client import Client
     from temporalio.common import MetricMeter
+    from temporalio.worker import Worker
 
-__all__ = ["Telemetry", "meter_of"]
+__all__ = ["Telemetry", "build_of", "meter_of"]
 
 
 def meter_of(client: Client) -> MetricMeter:
     """Return the meter of the SDK runtime that a client belongs to."""
     return (client.service_client.config.runtime or SdkRuntime.default()).metric_meter
+
+
+def build_of(worker: Worker) -> str:
+    """Return a worker's version as ``deployment.build``, or its build id; empty without one."""
+    config = worker.config(active_config=True)
+    deployment = config.get("deployment_config")
+    if deployment is not None:
+        return deployment.version.to_canonical_string()
+    return config.get("build_id") or ""
 
 
 class Telemetry:
@@ -38,8 +48,8 @@ class Telemetry:
     ========================== ========= ===================================================
     ckpt_load_latency          histogram loading what a step starts from
     ckpt_snapshot_latency      histogram committing a step's checkpoint
-    ckpt_steps                 counter   steps by ``outcome``: committed, answered (its result
-                               was stored already), late, failed
+    ckpt_steps                 counter   steps by ``outcome``: committed, late, or answered (its
+                               result was stored already)
     ckpt_group_size            histogram writes that shared a transaction
     ckpt_cache                 counter   parents looked up, by ``found``: memory, store
     ========================== ========= ===================================================

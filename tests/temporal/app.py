@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.exceptions import ApplicationError
@@ -93,4 +95,4 @@ class Walker(Rewindable, resume="next_node"):
         return len(self.noted)
 
 
-ACTIVITIES = [walk, recite, fail]
+ACTIVITIES: list[Callable[..., Any]] = [walk, recite, fail]
