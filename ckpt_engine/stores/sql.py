@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -71,9 +72,7 @@ class SqlStore(GroupedStore):
             Corrupted: It is not a SQLite database.
         """
         store = cls(path, **options)
-        folder = Path(path).parent
-        if not folder.is_dir():
-            raise StoreUnavailable(f"{path} cannot be opened: there is no folder {folder}")
+        _check_place(Path(path))
         with translated(path):
             try:
                 await store._on_writer(store._open_writer)
@@ -212,6 +211,14 @@ def _rewrite_file(db: sqlite3.Connection) -> None:
             db.execute("PRAGMA secure_delete = FAST")
             return
     raise StoreBusy("a reader still holds pages from before the erasure; try again")
+
+
+def _check_place(path: Path) -> None:
+    """Say in advance, and plainly, what SQLite only says is unable to open."""
+    if not path.parent.is_dir():
+        raise StoreUnavailable(f"{path} cannot be opened: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise StoreUnavailable(f"{path} cannot be opened: it is read-only here")
 
 
 def _version_of_file(path: str, wanted: bool) -> str | None:

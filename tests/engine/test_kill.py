@@ -12,6 +12,8 @@ import pytest
 
 from ckpt_engine import create_checkpoint_engine
 
+from .test_schema import url_of
+
 LOOP = """
 import asyncio, sys
 from ckpt_engine import create_checkpoint_engine
@@ -27,16 +29,16 @@ async def main():
             n += 1
 asyncio.run(main())
 """
-ROUNDS = 100
 
 
 @pytest.mark.timeout(300)
-async def test_every_returned_id_survives_kill_9(tmp_path: Path) -> None:
-    path, rng = tmp_path / "a.db", random.Random(7)
+@pytest.mark.parametrize(("kind", "rounds"), [("sqlite", 100), ("postgresql", 20)])
+async def test_every_returned_id_survives_kill_9(kind: str, rounds: int, tmp_path: Path) -> None:
+    url, rng = url_of(kind, tmp_path), random.Random(7)
     returned: dict[str, int] = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         with subprocess.Popen(
-            [sys.executable, "-c", LOOP, str(path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", LOOP, url], stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
             for _ in range(rng.randrange(1, 60)):
@@ -46,9 +48,9 @@ async def test_every_returned_id_survives_kill_9(tmp_path: Path) -> None:
             for rest in process.stdout.read().splitlines():
                 if len(rest.split()) == 2 and len(rest.split()[0]) == 32:
                     returned[rest.split()[0]] = int(rest.split()[1] or 0)
-    async with await create_checkpoint_engine(str(path)) as engine:
+    async with await create_checkpoint_engine(url) as engine:
         for checkpoint_id, n in returned.items():
             assert (await engine.get(checkpoint_id)).messages[-1]["n"] == n
         report = await engine.verify()
         assert report.problems == ()
-        assert report.checkpoints >= len(returned) > ROUNDS
+        assert report.checkpoints >= len(returned) > rounds
