@@ -27,6 +27,7 @@ from .contract import (
 from .joining import line_of
 from .origin import ORIGIN_NODE, free_name
 from .payloads import from_stored
+from .versions import check_version
 
 if TYPE_CHECKING:
     from temporalio.api.common.v1 import Payload
@@ -119,6 +120,7 @@ async def prepare_child(
                 f"checkpoint {seed.id[:8]} (step {seed.step}) belongs to the line of workflow "
                 f"{seed.metadata.get('workflow_id')!r}: ask that workflow"
             )
+    await check_version(client, request.version)
     overrides = request.overrides
     await engine.check_storable(messages=overrides.messages, state=overrides.state_patch())
     name = ask.branch.name if ask.branch else None
@@ -212,7 +214,13 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
     args = None
     if ask.base != base:
         args = [_plain(payload) for payload in await _arguments(engine, client, path, made_by)]
-    return PreparedChild(seed=seed, target=list(first.parents), args=args, again=again)
+    return PreparedChild(
+        seed=seed,
+        target=list(first.parents),
+        args=args,
+        again=again,
+        version=request.version if request else "",
+    )
 
 
 def _prefix(path: Sequence[CheckpointInfo], base: int, signals: int) -> Prefix:

@@ -9,7 +9,13 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
-from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
+from temporalio.common import (
+    PinnedVersioningOverride,
+    RawValue,
+    RetryPolicy,
+    WorkerDeploymentVersion,
+    WorkflowIDReusePolicy,
+)
 
 from ..errors import InvalidRequest
 from .contract import (
@@ -123,11 +129,19 @@ class Children:
             search_attributes=info.typed_search_attributes or None,
             priority=info.priority,
             static_summary=f"{seed.kind} {seed.branch} of {seed.session}",
+            versioning_override=pinned_to(prepared.version),
         )
         if prepared.again is not None:
             ask = prepared.again.model_dump(mode="json")
             await workflow.execute_activity(SEND_AGAIN, ask, **QUICK)
         return handle
+
+
+def pinned_to(version: str) -> PinnedVersioningOverride | None:
+    """Return what keeps a workflow on a worker version, if one was asked for."""
+    if not version:
+        return None
+    return PinnedVersioningOverride(WorkerDeploymentVersion.from_canonical_string(version))
 
 
 def arguments(prepared: PreparedChild) -> list[RawValue]:

@@ -6,7 +6,7 @@ by hand from whatever arrived (:func:`parse`), because a handler must survive an
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -329,6 +329,10 @@ class Overrides(_Strict):
         return {**self.state, **{k: v for k, v in short.items() if v is not None}}
 
 
+Version = Annotated[str, Field(pattern=r"^([^.\s]+\.\S+)?$")]
+"""A worker version, ``deployment.build``, or empty."""
+
+
 class RewindRequest(_Strict):
     """Go on from an older checkpoint instead of the head.
 
@@ -339,6 +343,8 @@ class RewindRequest(_Strict):
         in_flight: What becomes of the step that is running: cancelled, left to end by itself, or
             waited for (at most ``wait_seconds``).
         reason: Kept in the record.
+        version: The worker version that is to run the child, as ``deployment.build``; the
+            server's choice when empty.
     """
 
     to: Target
@@ -347,6 +353,7 @@ class RewindRequest(_Strict):
     in_flight: Literal["cancel", "abandon", "wait"] = "cancel"
     wait_seconds: float = Field(default=60.0, gt=0, le=86_400)
     reason: str = ""
+    version: Version = ""
 
 
 class BranchRequest(_Strict):
@@ -358,6 +365,8 @@ class BranchRequest(_Strict):
         overrides: What to change.
         request_id: Makes a repeated request the same request.
         reason: Kept in the record.
+        version: The worker version that is to run the child, as ``deployment.build``; the
+            server's choice when empty.
     """
 
     at: Target
@@ -365,6 +374,7 @@ class BranchRequest(_Strict):
     overrides: Overrides = Field(default_factory=Overrides)
     request_id: str = ""
     reason: str = ""
+    version: Version = ""
 
 
 class StartedChild(_Lenient):
@@ -456,6 +466,7 @@ class PreparedChild(_Lenient):
         args: The arguments to start it with, as (metadata, data) in base 64, where they are others
             than those of the asking run.
         again: The messages from before the seed that it is to hear again, if any.
+        version: The worker version that is to run it, if one was asked for.
         refused_kind: Kind of the error.
         refused: What was wrong and what would be right.
     """
@@ -464,6 +475,7 @@ class PreparedChild(_Lenient):
     target: list[str] = Field(default_factory=list)
     args: list[tuple[dict[str, str], str]] | None = None
     again: SendAgain | None = None
+    version: str = ""
     refused_kind: str = ""
     refused: str = ""
 

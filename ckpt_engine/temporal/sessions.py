@@ -32,7 +32,7 @@ from ..errors import CheckpointError, Conflict, InvalidRequest, StoreUnavailable
 from ..model import SnapshotTrigger, Thread, WorkflowRun, new_checkpoint_id
 from .again import decoded, how_it_started, send_again
 from .checkpoints import prepare_child
-from .children import arguments
+from .children import arguments, pinned_to
 from .contract import (
     HEADER,
     SUPERSEDED,
@@ -274,6 +274,7 @@ class Sessions:
                 task_queue=run.task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                versioning_override=pinned_to(prepared.version),
                 **await self._inherited(run.workflow_id),
             )
         except WorkflowAlreadyStartedError:

@@ -53,6 +53,9 @@ Instructions = Annotated[
 ]
 NextNode = Annotated[str | None, typer.Option(help="Where to go on.", rich_help_panel=_CHANGE)]
 Reason = Annotated[str, typer.Option(help="Kept in the record.")]
+OnVersion = Annotated[
+    str, typer.Option(help="The worker version that is to run it, DEPLOYMENT.BUILD.")
+]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show its steps until it ends.")]
 
 
@@ -72,6 +75,7 @@ def rewind(
         str, typer.Option(help="The step that runs: cancel, abandon or wait.")
     ] = "cancel",
     reason: Reason = "",
+    on_version: OnVersion = "",
     follow: Follow = False,
     address: Address = None,
     namespace: Namespace = None,
@@ -89,8 +93,8 @@ def rewind(
         trip = _Trip(Output(as_json, settings), settings, follow)
 
         def request(target: Target) -> RewindRequest:
-            body = {"to": target, "overrides": changes, "in_flight": in_flight, "reason": reason}
-            return parse(RewindRequest, body)
+            body = {"to": target, "overrides": changes, "in_flight": in_flight}
+            return parse(RewindRequest, {**body, "reason": reason, "version": on_version})
 
         return await trip.go(where, step, back, tag, thread, request, address, namespace)
 
@@ -111,6 +115,7 @@ def branch(
     instructions: Instructions = None,
     next_node: NextNode = None,
     reason: Reason = "",
+    on_version: OnVersion = "",
     follow: Follow = False,
     address: Address = None,
     namespace: Namespace = None,
@@ -131,8 +136,8 @@ def branch(
         chosen = name or f"branch-{secrets.token_hex(2)}"
 
         def request(target: Target) -> BranchRequest:
-            body = {"at": target, "name": chosen, "overrides": changes, "reason": reason}
-            return parse(BranchRequest, body)
+            body = {"at": target, "name": chosen, "overrides": changes}
+            return parse(BranchRequest, {**body, "reason": reason, "version": on_version})
 
         return await trip.go(where, step, back, tag, thread, request, address, namespace)
 
