@@ -66,7 +66,8 @@ class Supervisor:
         self._nothing_runs = False
         instance = workflow.instance()
         assert isinstance(instance, Rewindable)
-        self._parks = instance.ckpt_on_failure == "park"
+        stands_in = session.seed is not None and session.seed.supervisor is not None
+        self._parks = instance.ckpt_on_failure == "park" and not stands_in
         self._running: asyncio.Future[Any]
         if session.active is None:
             self._running = asyncio.ensure_future(body())
@@ -111,7 +112,9 @@ class Supervisor:
         err = None if self._running.cancelled() else self._running.exception()
         if not isinstance(err, FailureError) or is_cancelled_exception(err):
             return False
-        shown = err.cause if err.cause is not None else err
+        shown: BaseException = err
+        while isinstance(shown, FailureError) and shown.cause is not None:
+            shown = shown.cause
         self._session.phase, self._session.failure = "parked", str(shown)[:2000]
         return True
 
