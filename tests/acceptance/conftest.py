@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +24,18 @@ from .doom import Doom
 from .ledger import Ledger
 from .record import Stored, check_agreement, history_of, stored_of
 from .workers import Setup, WorkerProcess, worker_process
+
+
+@asynccontextmanager
+async def locked(url: str, *, seconds: float = 0) -> AsyncIterator[None]:
+    """Hold the database's write lock, as a frozen process would: nobody can commit."""
+    database = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        await asyncio.sleep(seconds)
+    finally:
+        database.close()
 
 
 @dataclass
@@ -48,8 +62,8 @@ class Stage:
             task_timeout=timedelta(seconds=2),
         )
 
-    async def stored(self, handle: WorkflowHandle[Any, Any]) -> Stored:
-        return await stored_of(self.engine, handle.id)
+    async def stored(self, handle: WorkflowHandle[Any, Any], *, verify: bool = True) -> Stored:
+        return await stored_of(self.engine, handle.id, verify=verify)
 
     async def agreed(self, handle: WorkflowHandle[Any, Any]) -> Stored:
         """Return what is stored, having seen that the history says the same."""
@@ -68,6 +82,10 @@ class Stage:
         return _UNDISTURBED[key]
 
     @property
+    def url(self) -> str:
+        return self.setup.url
+
+    @property
     def sessions(self) -> Sessions:
         return Sessions(self.client, self.engine)
 
@@ -75,22 +93,39 @@ class Stage:
 _UNDISTURBED: dict[str, list[tuple[Any, ...]]] = {}
 
 
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """Where the checkpoints are."""
-    return f"sqlite:///{tmp_path}/ckpt.db"
+StageMaker = Callable[[str], AbstractAsyncContextManager[Stage]]
 
 
 @pytest.fixture
-async def stage(
+def url_in() -> Callable[[Path], str]:
+    """Where the checkpoints are, by the folder of a stage."""
+    return lambda folder: f"sqlite:///{folder}/ckpt.db"
+
+
+@pytest.fixture
+def make_stage(
     temporal_env: WorkflowEnvironment,
     client: Client,
     task_queue: str,
     tmp_path: Path,
-    database_url: str,
-) -> AsyncIterator[Stage]:
+    url_in: Callable[[Path], str],
+) -> StageMaker:
+    """Stages by name, for scenes that are played side by side: most of their time is waiting."""
     address = temporal_env.client.service_client.config.target_host
-    path = tmp_path / "ledger"
-    async with await create_checkpoint_engine(database_url) as engine:
-        setup = Setup(address, task_queue, database_url, str(path))
-        yield Stage(client, engine, Ledger(path), setup, tmp_path)
+
+    @asynccontextmanager
+    async def make(name: str) -> AsyncIterator[Stage]:
+        folder = tmp_path / name
+        folder.mkdir()
+        url, path = url_in(folder), folder / "ledger"
+        async with await create_checkpoint_engine(url) as engine:
+            setup = Setup(address, f"{task_queue}-{name}", url, str(path))
+            yield Stage(client, engine, Ledger(path), setup, folder)
+
+    return make
+
+
+@pytest.fixture
+async def stage(make_stage: StageMaker) -> AsyncIterator[Stage]:
+    async with make_stage("stage") as made:
+        yield made

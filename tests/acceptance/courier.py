@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 import uuid
 from datetime import timedelta
@@ -34,7 +35,8 @@ class Trip(BaseModel):
         heartbeat: Heartbeat timeout in seconds.
         attempt: Start-to-close timeout in seconds.
         told: The workflow waits for a cancelled step to end, and goes on afterwards.
-        fails: How the middle step ends at first: ``retryably`` (twice), ``finally``.
+        fails: How the step of node 2 ends: ``retryably`` (twice), ``finally``, or ``unstorable``,
+            with something that no store takes.
         size: Bytes of each result.
     """
 
@@ -43,7 +45,7 @@ class Trip(BaseModel):
     heartbeat: float | None = 1.5
     attempt: float = 60
     told: bool = False
-    fails: Literal["", "retryably", "finally"] = ""
+    fails: Literal["", "retryably", "finally", "unstorable"] = ""
     size: int = 0
 
 
@@ -60,12 +62,21 @@ def _work(step: Step, trip: Trip, node: int) -> Parcel:
     step.state["last"] = node
     step.next_node = str(node + 1)
     Ledger(Path(os.environ["LEDGER"])).note(
-        "body", node=node, id=step.checkpoint_id, attempt=info.attempt, workflow=info.workflow_id
+        "body",
+        node=node,
+        id=step.checkpoint_id,
+        attempt=info.attempt,
+        workflow=info.workflow_id,
+        details=info.heartbeat_details,
     )
+    if not info.is_local:
+        activity.heartbeat(f"cursor-{node}")
     if trip.fails == "retryably" and node == 2 and info.attempt < 3:
         raise ApplicationError("not yet")
     if trip.fails == "finally" and node == 2:
         raise ApplicationError("never", non_retryable=True)
+    if trip.fails == "unstorable" and node == 2:
+        step.append(threading.Lock())
     return Parcel(node=node, token=token, load="x" * trip.size)
 
 
@@ -74,7 +85,7 @@ async def deliver(trip: Trip, node: int) -> Parcel:
     at_point("before-body", node)
     parcel = _work(await current_step(), trip, node)
     await _held("in-body", node)
-    at_point("after-body", node)
+    _left(node)
     return parcel
 
 
@@ -84,14 +95,19 @@ def deliver_sync(trip: Trip, node: int) -> Parcel:
     parcel = _work(current_step.from_thread(), trip, node)
     while DOOM.holds("in-body", node):
         time.sleep(0.02)
-    at_point("after-body", node)
+    _left(node)
     return parcel
 
 
 async def _held(point: str, node: int) -> None:
     while DOOM.holds(point, node):
         await asyncio.sleep(0.02)
-        activity.heartbeat()
+        activity.heartbeat(f"cursor-{node}")
+
+
+def _left(node: int) -> None:
+    at_point("after-body", node)
+    Ledger(Path(os.environ["LEDGER"])).note("left", node=node)
 
 
 @activity.defn

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,22 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._path = path
+        self._lines: list[dict[str, Any]] = []
+        self._read_to = 0
 
     def note(self, what: str, **facts: Any) -> None:
         line = {"what": what, "pid": os.getpid(), "at_ms": time.time() * 1000, **facts}
         os.write(self._file, (json.dumps(line) + "\n").encode())
 
     def read(self, what: str, **facts: Any) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self._path.read_text().splitlines()]
+        with self._path.open("rb") as file:
+            file.seek(self._read_to)
+            new = file.read()
+        self._read_to += len(new)
+        self._lines += map(json.loads, new.splitlines())
         return [
             line
-            for line in lines
+            for line in self._lines
             if line["what"] == what and all(line.get(key) == facts[key] for key in facts)
         ]
 
@@ -39,3 +45,8 @@ class Ledger:
 async def until(happened: Callable[[], bool]) -> None:
     while not happened():
         await asyncio.sleep(0.02)
+
+
+async def until_async(happened: Callable[[], Awaitable[bool]]) -> None:
+    while not await happened():
+        await asyncio.sleep(0.05)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
-import pytest
-
-from .conftest import Stage
+from .conftest import StageMaker
 from .courier import Trip
 from .doom import Doom
 
@@ -20,20 +19,21 @@ BODIES = {
 """How often the body runs, by where its worker is killed: never again after the commit."""
 
 
-@pytest.mark.parametrize(
-    ("how", "point"), [*(("async", point) for point in BODIES), ("thread", "at-commit")]
-)
-async def test_a_killed_worker_leaves_no_trace_in_the_checkpoints(
-    stage: Stage, how: str, point: str
-) -> None:
-    trip = Trip.model_validate({"how": how})
-    undisturbed = await stage.undisturbed(trip)
-    handle = await stage.start(trip)
-    async with stage.worker(Doom(point, 2, "kill")) as doomed:
-        assert await doomed.ended() == -signal.SIGKILL
-    async with stage.worker():
-        assert await handle.result() == ["at 0", "at 1", "at 2", "at 3"]
-    stored = await stage.agreed(handle)
-    assert stored.story() == undisturbed
-    assert len(stage.ledger.read("body", node=2, workflow=handle.id)) == BODIES[point]
-    assert len(stage.ledger.read("body", node=1, workflow=handle.id)) == 1
+async def test_a_killed_worker_leaves_no_trace_in_the_checkpoints(make_stage: StageMaker) -> None:
+    async with make_stage("undisturbed") as stage:
+        undisturbed = await stage.undisturbed(Trip())
+
+    async def scene(how: str, point: str) -> None:
+        async with make_stage(f"{how}-{point}") as stage:
+            handle = await stage.start(Trip.model_validate({"how": how}))
+            async with stage.worker(Doom(point, 2, "kill")) as doomed:
+                assert await doomed.ended() == -signal.SIGKILL
+            async with stage.worker():
+                assert await handle.result() == ["at 0", "at 1", "at 2", "at 3"]
+            stored = await stage.agreed(handle)
+            assert stored.story() == undisturbed, (how, point)
+            bodies = len(stage.ledger.read("body", node=2))
+            assert (point, bodies) == (point, BODIES[point])
+            assert len(stage.ledger.read("body", node=1)) == 1
+
+    await asyncio.gather(*(scene("async", point) for point in BODIES), scene("thread", "at-commit"))
