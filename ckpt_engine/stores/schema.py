@@ -6,6 +6,7 @@ that; Alembic is not imported before there is something to do.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SchemaMismatch
@@ -26,6 +27,8 @@ __all__ = [
 
 NEWEST = "0002"
 """The version that this release reads and writes: the last file of ``migrations/versions``."""
+
+_ALEMBIC = threading.Lock()  # it keeps what it works on in globals
 
 READ_VERSION = "SELECT version_num FROM alembic_version"
 
@@ -87,7 +90,8 @@ def upgrade(connection: Connection, *, stamp: str = "") -> None:
     config.set_main_option("script_location", "ckpt_engine.stores:migrations")
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    if stamp:
-        command.stamp(config, stamp)
-    else:
-        command.upgrade(config, "head")
+    with _ALEMBIC:
+        if stamp:
+            command.stamp(config, stamp)
+        else:
+            command.upgrade(config, "head")

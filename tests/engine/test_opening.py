@@ -34,3 +34,11 @@ def test_a_new_database_is_made_once_and_nobody_is_turned_away(tmp_path: Path) -
             ids = list(pool.map(open_and_write, range(OPENERS), [path] * OPENERS))
             assert len(set(ids)) == OPENERS
             assert asyncio.run(threads(path)) == OPENERS
+
+
+async def test_several_new_databases_are_made_at_once(tmp_path: Path) -> None:
+    async def open_one(number: int) -> None:
+        async with await create_checkpoint_engine(f"sqlite:///{tmp_path}/{number}.db") as engine:
+            await engine.snapshot("thread")
+
+    await asyncio.gather(*map(open_one, range(OPENERS)))
