@@ -9,7 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psycopg
+        event.listen(Pool, "connect", _watch)
+        _watch_postgres()
+
+
+def _watch(database: Any, _: object) -> None:
+    if isinstance(database, sqlite3.Connection):
+        database.set_trace_callback(_at_statement)
+
+
+def _watch_postgres() -> None:
+    execute = psycopg.Connection.execute
+
+    def watched(self: Any, query: Any, *args: Any, **options: Any) -> Any:
+        _at_statement(query)
+        return execute(self, query, *args, **options)
+
+    psycopg.Connection.execute = watched  # type: ignore[method-assign]
 
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 
@@ -43,14 +59,8 @@ _armed = False
 
 def set_doom(doom: Doom) -> None:
     DOOM.__dict__.update(doom.__dict__)
-    connect = sqlite3.connect
-
-    def watched(*args: Any, **options: Any) -> sqlite3.Connection:
-        database: sqlite3.Connection = connect(*args, **options)
-        database.set_trace_callback(_at_statement)
-        return database
-
     if DOOM.point in ("in-transaction", "at-commit"):
+<<<<<<< HEAD
         sqlite3.connect = watched  # type: ignore[assignment]
         _watch_postgres()
 
@@ -63,6 +73,13 @@ def _watch_postgres() -> None:
         return execute(self, query, *args, **options)
 
     psycopg.Connection.execute = watched  # type: ignore[method-assign]
+=======
+        event.listen(Pool, "connect", _watch)
+
+
+def _watch(database: Any, _: object) -> None:
+    database.set_trace_callback(_at_statement)
+>>>>>>> 4da335f (A worker that starts waits for a busy database)
 
 
 def at_point(point: str, node: int) -> None:

@@ -10,13 +10,13 @@ import pytest
 from .conftest import Stage
 from .soak import Soak
 
-KILLS = int(os.environ.get("SOAK_KILLS", "25"))
+KILLS = int(os.environ.get("SOAK_KILLS", "20"))
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(10**6) if KILLS > 100 else 1))
 
 
 @pytest.mark.timeout(120 + 2 * KILLS)
 async def test_kills_at_random_leave_no_doubles_and_no_losses(stage: Stage) -> None:
-    figures = await Soak(stage, kills=KILLS, agents=8 if KILLS < 100 else 24, seed=SEED).run()
+    figures = await Soak(stage, kills=KILLS, agents=16 if KILLS < 100 else 32, seed=SEED).run()
     print(f"seed {SEED}: {figures}")  # noqa: T201 - shown by `make soak`
     assert figures.clean, figures
     assert figures.kills >= KILLS
