@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["SqlStore"]
 
 T = TypeVar("T")
+
+_INCREMENTAL = 2
 _PATIENCE = 30.0  # seconds that an upgrade waits for those who write
 
 
@@ -114,7 +116,10 @@ class SqlStore(GroupedStore):
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         # auto_vacuum only takes effect before the first table and before WAL
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        if (
+            db.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL
+        ):  # setting it takes a lock
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         when_free(db, "PRAGMA journal_mode = WAL", self._timeout)
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA secure_delete = FAST")

@@ -9,23 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-        event.listen(Pool, "connect", _watch)
-        _watch_postgres()
-
-
-def _watch(database: Any, _: object) -> None:
-    if isinstance(database, sqlite3.Connection):
-        database.set_trace_callback(_at_statement)
-
-
-def _watch_postgres() -> None:
-    execute = psycopg.Connection.execute
-
-    def watched(self: Any, query: Any, *args: Any, **options: Any) -> Any:
-        _at_statement(query)
-        return execute(self, query, *args, **options)
-
-    psycopg.Connection.execute = watched  # type: ignore[method-assign]
+import psycopg
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 
@@ -60,9 +46,13 @@ _armed = False
 def set_doom(doom: Doom) -> None:
     DOOM.__dict__.update(doom.__dict__)
     if DOOM.point in ("in-transaction", "at-commit"):
-<<<<<<< HEAD
-        sqlite3.connect = watched  # type: ignore[assignment]
+        event.listen(Pool, "connect", _watch)
         _watch_postgres()
+
+
+def _watch(database: Any, _: object) -> None:
+    if isinstance(database, sqlite3.Connection):
+        database.set_trace_callback(_at_statement)
 
 
 def _watch_postgres() -> None:
@@ -73,13 +63,6 @@ def _watch_postgres() -> None:
         return execute(self, query, *args, **options)
 
     psycopg.Connection.execute = watched  # type: ignore[method-assign]
-=======
-        event.listen(Pool, "connect", _watch)
-
-
-def _watch(database: Any, _: object) -> None:
-    database.set_trace_callback(_at_statement)
->>>>>>> 4da335f (A worker that starts waits for a busy database)
 
 
 def at_point(point: str, node: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -42,3 +44,15 @@ async def test_several_new_databases_are_made_at_once(tmp_path: Path) -> None:
             await engine.snapshot("thread")
 
     await asyncio.gather(*map(open_one, range(OPENERS)))
+
+
+async def test_a_database_is_opened_and_read_while_another_process_is_frozen_writing(
+    tmp_path: Path,
+) -> None:
+    url, path = f"sqlite:///{tmp_path}/a.db", str(tmp_path / "a.db")
+    async with await create_checkpoint_engine(url) as engine:
+        await engine.snapshot("thread", append=[{"n": 1}])
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as frozen:
+        frozen.execute("BEGIN IMMEDIATE")
+        async with await create_checkpoint_engine(url) as engine:
+            assert (await engine.get_latest("thread")).messages == [{"n": 1}]
