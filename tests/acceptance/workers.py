@@ -142,7 +142,7 @@ class WorkerProcess:
         return self.process.pid
 
     async def ended(self) -> int:
-        """Wait for its end; minus the signal's number, if one killed it."""
+        """Wait for its end; 0 if it ended by itself."""
         await until(lambda: not self.process.is_alive())
         assert self.process.exitcode is not None
         return self.process.exitcode
