@@ -47,7 +47,7 @@ with workflow.unsafe.imports_passed_through():
 __all__ = ["ExperimentWorkflow", "PromoteWorkflow"]
 
 _QUICK: dict[str, Any] = {
-    "start_to_close_timeout": timedelta(minutes=5),
+    "start_to_close_timeout": timedelta(minutes=1),
     "retry_policy": RetryPolicy(maximum_interval=timedelta(seconds=30)),
 }
 _TRIES = RetryPolicy(maximum_interval=timedelta(seconds=30), maximum_attempts=3)
