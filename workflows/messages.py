@@ -17,7 +17,7 @@ class AgentInput(BaseModel):
 
     Attributes:
         question: What it is asked.
-        model: Such as ``openai:gpt-5``; the agent's own when absent.
+        model: Such as ``openai:gpt-5.6-sol``; the agent's own when absent.
         instructions: System instructions; the agent's own when absent.
         settings: Model settings, such as ``{"temperature": 0}``.
         state: Further keys of the first state, such as ``{"data": "sales.csv"}``.

@@ -30,11 +30,12 @@ class Ckpt:
 
     env: Mapping[str, str]
     cwd: Path | None = None
+    command: str = CKPT
 
     def __call__(self, *args: str, code: int = 0, timeout: float = 60, out: bool = False) -> str:
         """Run it, check the exit code, and return stdout (or, of a failure, stderr or ``out``)."""
         done = subprocess.run(
-            [CKPT, *args],
+            [self.command, *args],
             env=self.env,
             cwd=self.cwd,
             stdin=subprocess.DEVNULL,
@@ -53,7 +54,7 @@ class Ckpt:
     def running(self, *args: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
         """Run a command that stays, until the block is left; yields it and what it says ready."""
         process = subprocess.Popen(
-            [CKPT, *args, "--json"],
+            [self.command, *args, "--json"],
             env=self.env,
             cwd=self.cwd,
             stdin=subprocess.DEVNULL,
