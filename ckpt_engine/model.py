@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -240,6 +240,9 @@ class StepCommit:
             content starts from their join: the ancestors' additions in step order, state by key.
         first: Whether it is the first-scheduled child of its frontier (it may append in place).
         append: New messages.
+        messages: The whole conversation instead, where it is rewritten.
+        state: The whole state likewise. A checkpoint with both has the current schema version, any
+            other one that of its parents.
         state_set: Keys to set.
         state_delete: Keys to remove.
         tools_result: The step's result.
@@ -260,6 +263,8 @@ class StepCommit:
     parents: tuple[str, ...]
     first: bool = True
     append: Sequence[Any] = ()
+    messages: Sequence[Any] | None = None
+    state: Mapping[str, Any] | None = None
     state_set: Mapping[str, Any] = field(default_factory=dict)
     state_delete: Sequence[str] = ()
     tools_result: Any = None
@@ -499,6 +504,10 @@ class SnapshotConfig:
         connections: PostgreSQL: how many connections read, besides the one that writes.
         cache_mb: Memory for what was read and written last, in megabytes.
         idle_seal_seconds: A thread's rows are packed after it was idle for so long; 0 for never.
+        schema_version: Version of what the application keeps in messages and state; checkpoints
+            of steps say which one they have (``metadata["schema"]``, absent for 0).
+        upcast: Called with messages, state and their version, where a workflow is seeded from an
+            older one; returns both as the current version has them.
     """
 
     triggers: frozenset[SnapshotTrigger] = frozenset(
@@ -521,9 +530,18 @@ class SnapshotConfig:
     cache_mb: float = 64.0
     idle_seal_seconds: float = 5.0
 
+    schema_version: int = 0
+    upcast: Callable[[list[Any], dict[str, Any], int], tuple[list[Any], dict[str, Any]]] | None = (
+        None
+    )
+
     def __post_init__(self) -> None:
         if self.synchronous not in ("full", "normal"):
             raise InvalidRequest(f"synchronous is full or normal, not {self.synchronous!r}")
+        if not isinstance(self.schema_version, int) or self.schema_version < 0:
+            raise InvalidRequest(
+                f"schema_version must be a number from 0 up, not {self.schema_version!r}"
+            )
         try:
             triggers = frozenset(SnapshotTrigger(t) for t in self.triggers)
         except ValueError as err:

@@ -305,11 +305,16 @@ class Writing(Forgetting):
             metadata["gap"] = missing
         if start.disputed:
             metadata["disputed"] = list(start.disputed)
+        rewritten = step.messages is not None and step.state is not None
+        if schema := self._schema(source, [] if rewritten else parents):
+            metadata["schema"] = schema
         draft = self._draft(
             source,
             start,
             parents,
+            messages=step.messages,
             append=step.append,
+            state=step.state,
             state_set=step.state_set,
             state_delete=step.state_delete,
             tools_result=step.tools_result,
@@ -321,6 +326,13 @@ class Writing(Forgetting):
         draft.step, draft.kind, draft.first, draft.late = step.step, "step", step.first, late
         draft.trigger, draft.node = SnapshotTrigger(step.trigger), step.node
         return draft
+
+    def _schema(self, source: Source, parents: Sequence[CheckpointRow]) -> int:
+        """Return the schema version of content that goes on from these parents."""
+        current = self.config.schema_version
+        if not current or not parents:
+            return current
+        return min(int(_metadata(source, row).get("schema", 0)) for row in parents)
 
     def _parents(self, source: Source, step: StepCommit) -> tuple[list[CheckpointRow], list[str]]:
         """Return the parents, and which of them were never committed."""

@@ -27,6 +27,7 @@ from .contract import (
 from .joining import line_of
 from .origin import ORIGIN_NODE, free_name
 from .payloads import from_stored
+from .upcasting import seed_content
 from .versions import check_version
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ async def prepare_child(
     await check_version(client, request.version)
     overrides = request.overrides
     await engine.check_storable(messages=overrides.messages, state=overrides.state_patch())
+    content = await seed_content(engine, seeds, overrides)
     name = ask.branch.name if ask.branch else None
     if name is None:
         name = await free_name(engine, ask.session, ask.thread, "rewind")
@@ -133,8 +135,7 @@ async def prepare_child(
             thread_id=ask.thread,
             step=seeds[-1].step + 1,
             parents=tuple(seed.id for seed in seeds),
-            append=overrides.messages,
-            state_set=overrides.state_patch(),
+            **content,
             trigger=SnapshotTrigger.MANUAL,
             node=ask.kind,
             next_node=overrides.next_node or seeds[-1].next_node,
