@@ -7,6 +7,7 @@ says so and the same function runs again inside a read transaction.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -322,34 +323,31 @@ class Source:
 
     def chunks(
         self, lineage_pk: int, log: str, start: int, stop: int
-    ) -> list[tuple[bytes, int, int]]:
-        """Return packed lists with the part of each that is wanted, in order."""
-        found: list[tuple[bytes, int, int]] = []
+    ) -> Iterator[tuple[bytes, int, int]]:
+        """Yield packed lists with the part of each that is wanted, in order."""
         at = 0
         for piece in self.pieces(lineage_pk, log, stop):
             size = piece.stop - piece.start
             low = max(start - at, 0)
             if low < size:
-                found += self._own_chunks(log, piece._replace(start=piece.start + low))
+                yield from self._own_chunks(log, piece._replace(start=piece.start + low))
             at += size
-        return found
 
-    def _own_chunks(self, log: str, piece: Piece) -> list[tuple[bytes, int, int]]:
-        rows = batches(self.tx, log, piece)
+    def _own_chunks(self, log: str, piece: Piece) -> Iterator[tuple[bytes, int, int]]:
+        rows = batches(self.tx, log, piece)[::-1]
         at = piece.start
-        found = []
-        for row in rows:
+        while rows:  # let go of one by one: what is read takes their place in memory
+            row = rows.pop()
             if row.pos > at or row.pos + row.n <= at:
                 break
             high = min(piece.stop, row.pos + row.n)
-            found.append((self._packed(row), at - row.pos, high - row.pos))
+            yield self._packed(row), at - row.pos, high - row.pos
             at = high
         if at < piece.stop:
             raise Corrupted(
                 f"items {at} to {piece.stop} of the log {log or 'messages'} are missing "
                 f"in lineage {piece.lineage}"
             )
-        return found
 
     def _packed(self, row: Batch) -> bytes:
         """Return a row's content; the last few are remembered."""

@@ -102,6 +102,8 @@ class SqlStore(GroupedStore):
     def _open_reader(self) -> None:
         self._reader = self._open_one()
         self._reader.execute("PRAGMA query_only = ON")
+        # now rather than with the first read: the tables are looked up
+        self._reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
     def _open_one(self) -> sqlite3.Connection:
         try:
