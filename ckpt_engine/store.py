@@ -146,14 +146,13 @@ class Batch(NamedTuple):
 
 
 class StateRow(NamedTuple):
-    """A state: whole (``base`` absent) or a delta; ``digest`` is over the whole packed state."""
+    """A state: whole (``base`` absent) or a delta."""
 
     pk: int
     base: int | None
     depth: int
     codec: int
     body: bytes
-    digest: bytes
 
 
 class Blob(NamedTuple):
@@ -257,11 +256,11 @@ class Table:
 TABLES: dict[type[Any], Table] = {
     ThreadRow: Table("thread", ("pk",), (("name",), ("session", "branch"))),
     HeadMoveRow: Table("head_move", ("thread", "no")),
-    Lineage: Table("lineage", ("pk",), (), (("thread",), ("parent",))),
+    Lineage: Table("lineage", ("pk",), (), (("thread",),)),
     CheckpointRow: Table("checkpoint", ("cid",), (("id",), ("lineage", "step"))),
-    Edge: Table("edge", ("child", "ord"), (), (("parent",),)),
+    Edge: Table("edge", ("child", "ord")),
     Batch: Table("batch", ("pk",), (("lineage", "log", "pos"),)),
-    StateRow: Table("state", ("pk",), (), (("base",),)),
+    StateRow: Table("state", ("pk",)),
     Blob: Table("blob", ("pk",), (("digest",),)),
     BlobRef: Table("blob_ref", ("blob", "owner_kind", "owner"), (), (("owner_kind", "owner"),)),
     TagRow: Table("tag", ("checkpoint", "name"), (), (("thread", "name"),)),

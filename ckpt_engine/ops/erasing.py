@@ -208,8 +208,8 @@ def _rewrite(tx: Tx, source: Source, erasure: Erasure) -> set[int]:
         if row.state in states:
             moved.add(erasure.session.thread_of(row).pk)
             row = row._replace(state=states[row.state])
-        state = tx.one(StateRow, pk=row.state) if row.state is not None else None
-        tx.update(row._replace(digest=digest_of_row(row, edges, state.digest if state else b"")))
+        digest = digest_of_row(row, edges, source.state(row.state).digest)
+        tx.update(row._replace(digest=digest))
         erasure.session.rows[row.cid] = erasure.session.by_id[id_from_bytes(row.id)] = row
     for pk in moved:
         # what was prepared for the old state must not be appended in place unseen
@@ -234,7 +234,7 @@ def _whole_states(tx: Tx, source: Source, erasure: Erasure) -> dict[int, int]:
         body = codec.join_map(state.values)
         found[pk] = tx.next_pk(StateRow)
         kind, packed = codec.compress(body)
-        tx.insert(StateRow(found[pk], None, 0, kind, packed, state.digest))
+        tx.insert(StateRow(found[pk], None, 0, kind, packed))
         hold(tx, OWNER["state"], found[pk], body)
     return found
 

@@ -187,7 +187,7 @@ def _put_state(tx: Tx, draft: Draft) -> LoadedState:
     base, body = draft.state_row
     pk = tx.next_pk(StateRow)
     code, packed = codec.compress(body)
-    tx.insert(StateRow(pk, base, draft.state.depth, code, packed, draft.state.digest))
+    tx.insert(StateRow(pk, base, draft.state.depth, code, packed))
     if wanted := codec.references(body):
         _put_blobs(tx, draft.state_blobs, OWNER["state"], pk, wanted)
     return draft.state._replace(pk=pk)

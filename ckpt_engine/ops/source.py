@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..codec import decompress, split_array, split_map, unpack
+from ..codec import decompress, digest_of, join_map, split_array, split_map, unpack
 from ..delta import apply
 from ..errors import CheckpointNotFound, Corrupted, InvalidRequest, ThreadNotFound
 from ..model import id_from_bytes, id_to_bytes
@@ -389,7 +389,9 @@ class Source:
         for row in reversed(rows):
             body = decompress(row.codec, row.body)
             values = split_map(body) if row.base is None else apply(values or {}, body)
-        return LoadedState(pk, rows[0].base, rows[0].depth, values or {}, rows[0].digest)
+        values = values or {}
+        digest = digest_of(join_map(values))
+        return LoadedState(pk, rows[0].base, rows[0].depth, values, digest)
 
 
 def batches(tx: Tx, log: str, piece: Piece) -> list[Batch]:

@@ -25,7 +25,7 @@ from ..store import (
 from .pins import drop_pins
 from .place import OWNER, StaleError, digest_of_row
 from .prepare import log_lengths
-from .source import Source, inherited_pieces
+from .source import Caches, Source, inherited_pieces
 from .trimming import Intervals, live_parts, release, trim
 
 __all__ = [
@@ -292,9 +292,9 @@ def _relink(tx: Tx, cid: int, parents: list[int]) -> None:
         return
     tx.delete(Edge, child=cid)
     tx.insert(*(Edge(cid, place, parent) for place, parent in enumerate(parents, 1)))
-    state = tx.one(StateRow, pk=row.state) if row.state is not None else None
+    state = Source(Caches(1_000_000), tx, writes=True).state(row.state)
     row = row._replace(nparents=1 + len(parents))
-    digest = digest_of_row(row, parents, state.digest if state else b"")
+    digest = digest_of_row(row, parents, state.digest)
     tx.update(row._replace(digest=digest))
 
 

@@ -52,7 +52,6 @@ _BODIES: dict[type[Any], tuple[str, ...]] = {
     HeadMoveRow: ("why",),
 }
 _DIGESTS: dict[type[Any], tuple[str, ...]] = {
-    StateRow: ("digest",),
     Blob: ("digest",),
     CheckpointRow: ("chain", "digest"),
 }

@@ -25,7 +25,7 @@ __all__ = [
     "upgrade",
 ]
 
-NEWEST = "0002"
+NEWEST = "0003"
 """The version that this release reads and writes: the last file of ``migrations/versions``."""
 
 _ALEMBIC = threading.Lock()  # it keeps what it works on in globals

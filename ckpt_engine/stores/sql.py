@@ -193,11 +193,13 @@ class SqlStore(GroupedStore):
 
 def _free_some(db: sqlite3.Connection) -> bool:
     """Give some free pages back; return whether there may be more."""
-    if not db.execute("PRAGMA freelist_count").fetchone()[0]:
+    before = db.execute("PRAGMA freelist_count").fetchone()[0]
+    if not before:
         return False
     # executescript steps the statement to its end; execute would free one page
     db.executescript("PRAGMA incremental_vacuum(256)")
-    return True
+    # none goes where the file was made without auto_vacuum, as by restoring a dump
+    return bool(db.execute("PRAGMA freelist_count").fetchone()[0] < before)
 
 
 def _empty_log(db: sqlite3.Connection) -> bool:

@@ -25,6 +25,7 @@ from ckpt_engine.store import TABLES
 
 CONFIG = SnapshotConfig(logs=("log",), idle_seal_seconds=0)
 NAMES = [table.name for table in TABLES.values()]
+KEYS = {t.name: ", ".join(f'"{column}"' for column in t.key) for t in TABLES.values()}
 
 
 async def _say(engine: CheckpointEngine, thread: str, n: int) -> str:
@@ -110,6 +111,11 @@ async def _is_found(path: Path) -> bool:
         return True
 
 
+def _by_key(table: str) -> str:
+    """Return the condition that names a row."""
+    return " AND ".join(f"{column} = ?" for column in KEYS[table].split(", "))
+
+
 def _flipped(value: Any) -> Any:
     if isinstance(value, bytes):
         middle = len(value) // 2
@@ -122,14 +128,14 @@ def _flip(db: sqlite3.Connection, table: str, column: str) -> None:
     where = f"\"{column}\" NOT IN ('', x'')"
     if (table, column) == ("batch", "pk"):  # nothing else names it: a batch is found by its place
         where = "pk IN (SELECT owner FROM blob_ref WHERE owner_kind = 0)"
-    found = db.execute(f'SELECT rowid, "{column}" FROM "{table}" WHERE {where}').fetchall()
+    found = db.execute(f'SELECT "{column}", {KEYS[table]} FROM "{table}" WHERE {where}').fetchall()
     assert found, f"no {table} has a {column}"
-    row, value = found[len(found) // 2]
-    text = f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?'
+    value, *key = found[len(found) // 2]
+    text = f'UPDATE "{table}" SET "{column}" = ? WHERE {_by_key(table)}'
     try:
-        db.execute(text, (_flipped(value), row))
+        db.execute(text, (_flipped(value), *key))
     except sqlite3.IntegrityError:  # there is such a row already
-        db.execute(text, (value + 2**20, row))
+        db.execute(text, (value + 2**20, *key))
 
 
 @pytest.mark.parametrize("table", NAMES)
@@ -149,13 +155,13 @@ async def test_a_flipped_bit_is_found_in_every_column(
 @pytest.mark.parametrize("table", NAMES)
 async def test_every_missing_row_is_found(sound: Path, tmp_path: Path, table: str) -> None:
     with _changed(sound, tmp_path / "b.db") as db:
-        rows = [row for (row,) in db.execute(f'SELECT rowid FROM "{table}"')]
-    assert rows
+        keys = db.execute(f'SELECT {KEYS[table]} FROM "{table}"').fetchall()
+    assert keys
     missed = []
-    for row in rows:
+    for key in keys:
         with _changed(sound, tmp_path / "b.db") as db:
-            gone = db.execute(f'SELECT * FROM "{table}" WHERE rowid = ?', [row]).fetchone()
-            db.execute(f'DELETE FROM "{table}" WHERE rowid = ?', [row])
+            gone = db.execute(f'SELECT * FROM "{table}" WHERE {_by_key(table)}', key).fetchone()
+            db.execute(f'DELETE FROM "{table}" WHERE {_by_key(table)}', key)
         if not await _is_found(tmp_path / "b.db"):
             missed.append(gone)
     assert missed == []

@@ -15,6 +15,7 @@ from ckpt_engine import (
     codec,
     create_checkpoint_engine,
 )
+from ckpt_engine.quickstart import database_version
 
 FORMATS = Path(__file__).with_name("formats")
 CONFIG = SnapshotConfig(logs=("events",), idle_seal_seconds=0)
@@ -69,6 +70,7 @@ async def test_an_older_format_is_read_and_gone_on_from(tmp_path: Path, dump: Pa
     db = sqlite3.connect(path)
     db.executescript(dump.read_text())
     db.close()
+    await database_version(f"sqlite:///{path}", upgrade=True)
     async with await create_checkpoint_engine(str(path), CONFIG) as engine:
         await _check(engine, "t", 45)
         await _check(engine, "t/side", 22)
