@@ -114,6 +114,8 @@ class CheckpointInfo:
         next_node: What the agent was to do next.
         message_count: Length of its conversation.
         tags: Names given to it.
+        labels: What is special about it, found by itself: ``joined``, ``edited``, ``error``,
+            ``late``, ``gap``, ``disputed``.
         metadata: Small facts about the step (JSON object).
         summary: One line for people, given or derived from its content.
         digest: 32 hex digits over parents, content and metadata.
@@ -130,6 +132,7 @@ class CheckpointInfo:
     next_node: str | None = None
     message_count: int = 0
     tags: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     summary: str = ""
     digest: str = ""

@@ -21,6 +21,7 @@ PURE = {
         "observe",
         "retention_words",
         "retention",
+        "summaries",
         "triggers",
     )
 }

@@ -37,6 +37,7 @@ def info_json(info: CheckpointInfo) -> dict[str, Any]:
         "next_node": info.next_node,
         "message_count": info.message_count,
         "tags": list(info.tags),
+        "labels": list(info.labels),
         "metadata": dict(info.metadata),
         "summary": info.summary,
         "created_at": info.created_at.isoformat(),

@@ -93,9 +93,13 @@ def step_line(info: CheckpointInfo, thread: str, *, short: str) -> Text:
         f"{clean(info.node or ''):<10} ",
         clean(info.summary),
     )
-    if info.metadata.get("late"):
-        line.append(" (late)", "red")
+    for label in _warnings(info):
+        line.append(f" ({label})", "red")
     return line
+
+
+def _warnings(info: CheckpointInfo) -> list[str]:
+    return [label for label in info.labels if label in ("error", "late", "gap", "disputed")]
 
 
 def thread_title(
@@ -172,8 +176,8 @@ class _Picture:
             line.append(f"◆ {clean(self._names[self._heads[info.id]])} ", "bold")
         for tag in info.tags:
             line.append(f"[{clean(tag)}] ", "bold magenta")
-        if info.metadata.get("late"):
-            line.append("(late) ", "red")
+        for label in _warnings(info):
+            line.append(f"({label}) ", "red")
         line.append(clean(info.summary))
 
 

@@ -11,7 +11,9 @@ from ..codec import LOG_PLACE, decompress, decompress_against, kind_of, unpack
 from ..errors import CheckpointNotFound, Corrupted
 from ..model import Checkpoint, CheckpointInfo, Thread, WorkflowRun, id_from_bytes
 from ..store import CheckpointRow, In, RunRow, TagRow, ThreadRow
+from ..summaries import labels_of
 from .prepare import AGAINST, NO_RESULT, PART, STORED, TRIGGERS, dictionary_of, log_lengths
+from .saying import last_messages, summary
 from .source import MESSAGES, Source
 
 __all__ = ["checkpoint", "infos", "moment", "result_of", "run_of", "state_of", "threads"]
@@ -22,14 +24,30 @@ def moment(millis: int) -> datetime:
     return datetime.fromtimestamp(millis / 1000, UTC)
 
 
-def infos(source: Source, rows: Sequence[CheckpointRow]) -> list[CheckpointInfo]:
-    """Return what lists show of these checkpoints, in the same order."""
+def infos(
+    source: Source, rows: Sequence[CheckpointRow], said: dict[int, Any] | None = None
+) -> list[CheckpointInfo]:
+    """Return what lists show of these checkpoints, in the same order.
+
+    Args:
+        source: With a transaction.
+        rows: The checkpoints.
+        said: Cid -> its last message, where that is known already.
+    """
     tags = defaultdict(list)
     for tag in source.tx.find(TagRow, checkpoint=In([row.cid for row in rows])):
         tags[tag.checkpoint].append(tag.name)
     parents = _parents(source, rows)
+    metas = {
+        row.cid: (None, None, None) if row.meta is None else unpack(row.meta, source.blobs)
+        for row in rows
+    }
+    if said is None:
+        said = last_messages(source, [row for row in rows if metas[row.cid][2] is None])
     return [
-        CheckpointInfo(**_facts(source, row, parents[row.cid], sorted(tags[row.cid])))
+        CheckpointInfo(
+            **_facts(source, row, parents[row.cid], sorted(tags[row.cid]), metas[row.cid], said)
+        )
         for row in rows
     ]
 
@@ -49,13 +67,17 @@ def _parents(source: Source, rows: Sequence[CheckpointRow]) -> dict[int, tuple[s
 
 
 def _facts(
-    source: Source, row: CheckpointRow, parents: tuple[str, ...], tags: list[str]
+    source: Source,
+    row: CheckpointRow,
+    parents: tuple[str, ...],
+    tags: list[str],
+    meta: Any,
+    said: dict[int, Any],
 ) -> dict[str, Any]:
     names = source.names(source.lineage(row.lineage).thread)
-    metadata, next_node, summary = (
-        (None, None, None) if row.meta is None else unpack(row.meta, source.blobs)
-    )
+    metadata, next_node, given = meta
     trigger = TRIGGERS[row.trigger]
+    edited = row.own < 0 and row.nparents == 1
     return {
         "id": id_from_bytes(row.id),
         "thread_id": names.thread,
@@ -68,28 +90,22 @@ def _facts(
         "next_node": next_node,
         "message_count": row.length,
         "tags": tuple(tags),
+        "labels": labels_of(metadata or {}, parents=len(parents), edited=edited),
         "metadata": metadata or {},
-        "summary": summary if summary is not None else _summary(row, trigger.value),
+        "summary": summary(row, trigger.value, said, metadata or {}) if given is None else given,
         "digest": row.digest.hex(),
     }
 
 
-def _summary(row: CheckpointRow, trigger: str) -> str:
-    what = row.node or trigger.replace("_", " ")
-    if row.own < 0 and row.nparents < 2:
-        return f"{what}: conversation replaced, {row.length} messages"
-    if row.own:
-        return f"{what}: +{row.own} message{'s' if row.own > 1 else ''}"
-    return what
-
-
 def checkpoint(source: Source, row: CheckpointRow) -> Checkpoint:
     """Return a whole checkpoint, its content made anew."""
-    info = infos(source, [row])[0]
+    messages = source.values(row.lineage, MESSAGES, 0, row.length)
+    said = {row.cid: messages[-1]} if row.own and messages else {}
+    info = infos(source, [row], said)[0]
     facts = {name: getattr(info, name) for name in CheckpointInfo.__slots__}
     return Checkpoint(
         **facts,
-        messages=source.values(row.lineage, MESSAGES, 0, row.length),
+        messages=messages,
         state=state_of(source, row),
         tools_result=result_of(source, row),
     )

@@ -270,6 +270,34 @@ class VerbContract(ContractBase):
         assert steps(await points("t", tag="mark")) == [4]
         assert all(info.summary for info in await points("t"))
 
+    async def test_a_list_says_what_happened_and_what_is_special(
+        self, engine: CheckpointEngine
+    ) -> None:
+        first = await engine.snapshot("t", append=[say("hello"), say("hi", "assistant")])
+        call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+        await engine.snapshot("t", append=[call], node="model")
+        await engine.snapshot("t", node="f", tools_result={"rows": 3})
+        await engine.snapshot("t", node="g", state={"n": 1})
+        await engine.snapshot("t", messages=[say("anew " * 2000)])
+        await engine.snapshot("t", append=[say("x")], summary="as I say")
+        with pytest.raises(ValueError, match="no"):
+            async with engine.snapshot_scope("t", name="work"):
+                raise ValueError("no")
+        branch = await engine.branch(str(first), "side")
+        await engine.snapshot(branch.id, append=[say("other")])
+        await engine.merge_branch(branch.id, "t")
+        listed = await engine.list_time_travel_points("t")
+        points = [point for point in listed[::-1] if point.thread_id == "t"]
+        lines = [point.summary for point in points]
+        assert lines[:4] == ["assistant: hi (+1)", "assistant calls f()", 'f: {"rows": 3}', "g"]
+        assert lines[4].startswith("conversation replaced (1): user: anew anew")
+        assert (lines[4][-1], len(lines[4])) == ("…", 127)
+        assert lines[5:] == ["as I say", "work", "work: ValueError: no", "merge of side"]
+        labels = {point.step: point.labels for point in points if point.labels}
+        assert labels == {4: ("edited",), 7: ("error",), 8: ("joined",)}
+        whole = [await engine.get(point.id) for point in points]
+        assert [(w.summary, w.labels) for w in whole] == [(p.summary, p.labels) for p in points]
+
     async def test_a_step_is_found_at_or_before(self, engine: CheckpointEngine) -> None:
         ids = [str(await engine.snapshot("t", append=[say(str(n))])) for n in range(4)]
         branch = await engine.branch(ids[1], "side")

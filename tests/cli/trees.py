@@ -77,6 +77,7 @@ class Session:
             summary=summary,
             tags=tags,
             metadata={"late": True} if late else {},
+            labels=("late",) if late else (),
         )
         self.infos.append(info)
         self.change(thread, head=info.id, step=number)

@@ -1,0 +1,84 @@
+"""Summaries of checkpoints that were given none: made when they are shown, and never stored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import codec
+from ..errors import CheckpointError
+from ..store import CheckpointRow
+from ..summaries import describe, short
+from .prepare import STORED
+from .source import MESSAGES, Source
+
+__all__ = ["last_messages", "summary"]
+
+_NEAR = 16  # places for each row, up to which all that lies between them is read
+_LITTLE = 4096  # bytes of a stored result that are looked into
+
+
+def last_messages(source: Source, rows: Sequence[CheckpointRow]) -> dict[int, Any]:
+    """Return cid -> the last message, of those that have changed the conversation.
+
+    What cannot be read is left out: a list must not fail for it.
+    """
+    lineages: dict[int, list[CheckpointRow]] = defaultdict(list)
+    for row in rows:
+        if row.own and row.length:
+            lineages[row.lineage].append(row)
+    found: dict[int, Any] = {}
+    for lineage, some in lineages.items():
+        places = [row.length - 1 for row in some]
+        near = max(places) - min(places) <= _NEAR * len(some)
+        for group in [some] if near else [[row] for row in some]:
+            try:
+                found.update(_read(source, lineage, group))
+            except (CheckpointError, KeyError):
+                continue
+    return found
+
+
+def _read(source: Source, lineage: int, rows: list[CheckpointRow]) -> dict[int, Any]:
+    places = [row.length - 1 for row in rows]
+    low = min(places)
+    items = source.items(lineage, MESSAGES, low, max(places) + 1)
+    return {row.cid: codec.unpack(items[row.length - 1 - low], source.blobs) for row in rows}
+
+
+def summary(
+    row: CheckpointRow, trigger: str, said: dict[int, Any], metadata: Mapping[str, Any]
+) -> str:
+    """Return one line about a checkpoint.
+
+    Args:
+        row: The checkpoint.
+        trigger: Why it was taken, for want of anything better.
+        said: Its last message, if it is known, under its cid.
+        metadata: Its metadata.
+    """
+    error = metadata.get("exception")
+    if isinstance(error, dict):
+        return short(f"{row.node or trigger}: {error.get('type')}: {error.get('message')}", 100)
+    edited = row.own < 0 and row.nparents < 2
+    if row.cid in said:
+        line = describe(said[row.cid])
+        if edited:
+            return f"conversation replaced ({row.length}): {line}"
+        return line if row.own <= 1 else f"{line} (+{row.own - 1})"
+    if edited:
+        return f"conversation replaced ({row.length})"
+    result = _result(row)
+    return result if result is not None else row.node or trigger.replace("_", " ")
+
+
+def _result(row: CheckpointRow) -> str | None:
+    if row.result is None or codec.kind_of(row.fmt) != STORED or len(row.result) > _LITTLE:
+        return None
+    try:
+        packed = codec.decompress(row.result[0], row.result[1:])
+        value = codec.unpack(packed, {})
+    except (CheckpointError, KeyError):
+        return None
+    return f"{row.node}: {short(value)}" if row.node else short(value)
