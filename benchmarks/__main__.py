@@ -23,7 +23,17 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import branches, disk, experiments, langgraph_saver, memory, reads, throughput, writes
+from . import (
+    branches,
+    disk,
+    experiments,
+    langgraph_saver,
+    memory,
+    postgres,
+    reads,
+    throughput,
+    writes,
+)
 from .common import Bench, Figure, Missing
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,6 +45,7 @@ GROUPS: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
     "branches": branches.run,
     "langgraph": langgraph_saver.run,
     "memory": memory.run,
+    "postgres": postgres.run,
     "experiments": experiments.run,
 }
 

@@ -148,12 +148,15 @@ class _Thread(_Base):
 class NaiveSqlAlchemy:
     """SQLAlchemy's async ORM as its tutorial has it: a session and a transaction a checkpoint."""
 
-    def __init__(self, path: Path) -> None:
-        self.engine = create_async_engine(
-            f"sqlite+aiosqlite:///{path}", connect_args={"timeout": 60}, pool_timeout=120
-        )
+    def __init__(self, url: str, **connect: Any) -> None:
+        self.engine = create_async_engine(url, connect_args=connect, pool_timeout=120)
         self.session = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @classmethod
+    def on_sqlite(cls, path: Path) -> NaiveSqlAlchemy:
+        """Open a file that is as durable as the others."""
         _connect(path).close()
+        return cls(f"sqlite+aiosqlite:///{path}", timeout=60)
 
     async def begin(self) -> None:
         """Make the tables."""

@@ -45,7 +45,7 @@ async def _rates(bench: Bench, agents: int) -> dict[str, float]:
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(engine_in(folder, "engine.db"))
         raw, bare = RawInline(folder / "raw.db"), BareInsert(folder / "bare.db")
-        naive = NaiveSqlAlchemy(folder / "naive.db")
+        naive = NaiveSqlAlchemy.on_sqlite(folder / "naive.db")
         await naive.begin()
         for peer in (raw, bare, naive):
             await stack.enter_async_context(aclosing(_Closing(peer)))
@@ -55,11 +55,11 @@ async def _rates(bench: Bench, agents: int) -> dict[str, float]:
             "bare": bare.take,
             "naive": naive.take,
         }
-        lines = {name: _lines(agents) for name in takers}
+        lines = {name: lines_of(agents) for name in takers}
         for turn in range(bench.size(9, 3)):
             bench.advance(f"throughput: {agents} agents, round {turn}")
             for name, take in takers.items():
-                taken[name].append(await _rate(take, lines[name], each))
+                taken[name].append(await rate_of(take, lines[name], each))
     return {name: statistics.median(rates) for name, rates in taken.items()}
 
 
@@ -78,12 +78,15 @@ def _taker(engine: CheckpointEngine) -> Take:
     return take
 
 
-def _lines(agents: int) -> list[Iterator[Step]]:
+def lines_of(agents: int) -> list[Iterator[Step]]:
+    """Return an endless line of steps for each agent."""
     made = list(steps(64, SIZE))  # made beforehand: inventing texts is not what is timed
     return [itertools.cycle(made) for _ in range(agents)]
 
 
-async def _rate(take: Take, lines: list[Iterator[Step]], each: int) -> float:
+async def rate_of(take: Take, lines: list[Iterator[Step]], each: int) -> float:
+    """Return how many steps a second are taken, all agents together."""
+
     async def agent(number: int) -> None:
         for step in itertools.islice(lines[number], each):
             await take(number, step)

@@ -413,12 +413,13 @@ class Store(ABC):
     Attributes:
         url: Where it is; without a password.
         observer: Is told of every transaction that was committed.
-        packs_while_running: Whether packing rows beside the agents' work makes it smaller.
+        reclaim_after: So many removed rows take space until :meth:`reclaim` lets others have it;
+            absent where that happens by itself.
     """
 
     url: str
     observer: Observer | None = None
-    packs_while_running: bool = True
+    reclaim_after: int | None = None
 
     @abstractmethod
     async def read(self, work: Callable[[Tx], T]) -> T:

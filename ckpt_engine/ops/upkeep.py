@@ -37,13 +37,14 @@ class Upkeep(EngineBase):
         self._packed: Lru[int, int] = Lru(10_000)  # lineage -> key up to which its rows are packed
         self._newest = 0.0
         self._freed = False  # there may be pages to give back
+        self._gone = 0  # rows removed since space was reclaimed for others
         self._task: asyncio.Task[None] | None = None
         self._work = asyncio.Event()
 
     def _committed(self, placed: Placed) -> None:
         """Take note of a commit."""
         self._newest = time.monotonic()
-        if not (self._store.packs_while_running and self.config.idle_seal_seconds):
+        if not self.config.idle_seal_seconds:
             return
         lineage = placed.row.lineage
         if placed.batches:
@@ -82,8 +83,11 @@ class Upkeep(EngineBase):
             quiet = self._touched[lineage] < now - self.config.idle_seal_seconds
             if self._closed or not (quiet or count >= enough):
                 continue
-            await self._seal(lineage)
+            self._gone += await self._seal(lineage)
             self._freed = True
+            if self._store.reclaim_after and self._gone >= self._store.reclaim_after:
+                self._gone = 0
+                await self._store.reclaim()
 
     async def _seal(self, lineage: int, *, whole: bool = False) -> int:
         """Pack one lineage; return how many rows became fewer."""

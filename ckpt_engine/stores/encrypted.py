@@ -197,7 +197,7 @@ class EncryptedStore(Store):
 
     def __init__(self, inner: Store, cipher: _Cipher) -> None:
         self.url = inner.url
-        self.packs_while_running = inner.packs_while_running
+        self.reclaim_after = inner.reclaim_after
         self._inner = inner
         self._cipher = cipher
 

@@ -37,7 +37,7 @@ _PAUSE = 0.1  # seconds between two attempts to connect again
 class PostgresStore(GroupedStore):
     """Checkpoints in a schema of a PostgreSQL database; many processes may use it at once."""
 
-    packs_while_running = False  # old rows take space until a full vacuum
+    reclaim_after = 256
 
     def __init__(
         self,
@@ -266,9 +266,9 @@ class PostgresStore(GroupedStore):
     async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
         self._check_open()
         before = await self.size()
-        full = "(FULL) " if erase or thorough else ""
+        how = "FULL" if erase or thorough else "SKIP_LOCKED"
         tables = ", ".join(f'"{table.name}"' for table in TABLES.values())
-        await self._on_reader(f"VACUUM {full}{tables}")
+        await self._on_reader(f"VACUUM ({how}) {tables}")
         return max(0, before - await self.size())
 
     async def size(self) -> int:

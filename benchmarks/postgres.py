@@ -1,0 +1,296 @@
+"""Figures on PostgreSQL: many agents, LangGraph's saver, disk, many processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import msgspec
+import zstandard
+
+from .common import Bench, Clock, Figure, Missing, distinct_bytes, missing_extra, steps
+from .peers import NaiveSqlAlchemy, Step, Take
+from .throughput import lines_of, rate_of
+
+SIZE = 2000
+PROMISES = {1: None, 8: 1.5, 64: 2.0}
+
+
+async def run(bench: Bench) -> list[Figure]:
+    """Start a server of our own, with its usual durable settings, and measure on it."""
+    with missing_extra("psycopg"):
+        from ckpt_engine.testing.postgres import NoPostgresError, PostgresServer
+    try:
+        server = await asyncio.to_thread(PostgresServer, max_connections="200")
+    except NoPostgresError as err:
+        raise Missing(str(err)) from err
+    try:
+        figures = []
+        for agents, promised in PROMISES.items():
+            figures += await _throughput(bench, server, agents, promised)
+        figures.append(await _disk(bench, server))
+        figures += await _processes(bench, server)
+        for count in (bench.size(1000, 100), bench.size(3000, 300)):
+            figures += await _langgraph(bench, server, count)
+        return figures
+    finally:
+        server.stop()
+
+
+# --- many agents ---
+
+
+async def _throughput(
+    bench: Bench, server: Any, agents: int, promised: float | None
+) -> list[Figure]:
+    from ckpt_engine import create_checkpoint_engine
+
+    each = max(1, bench.size(512, 128) // agents)
+    async with await create_checkpoint_engine(server.url(f"ours_{agents}")) as engine:
+        raw = _RawInline(server.url(), f"raw_{agents}")
+        naive = _naive(server.url(), f"naive_{agents}")
+        await naive.begin()
+
+        async def take(agent: int, step: Step) -> None:
+            await engine.snapshot(f"agent {agent}", **step)
+
+        takers: dict[str, Take] = {"engine": take, "raw": raw.take, "naive": naive.take}
+        lines = {name: lines_of(agents) for name in takers}
+        taken: dict[str, list[float]] = {name: [] for name in takers}
+        for turn in range(bench.size(9, 3)):
+            bench.advance(f"PostgreSQL: {agents} agents, round {turn}")
+            for name, taker in takers.items():
+                taken[name].append(await rate_of(taker, lines[name], each))
+        await raw.close()
+        await naive.close()
+    rates = {name: statistics.median(found) for name, found in taken.items()}
+    names = {"raw": "one transaction a checkpoint", "naive": "naive SQLAlchemy-async"}
+    return [
+        Figure(
+            f"PostgreSQL, {agents} agents: checkpoints/s / {name}",
+            promised if peer == "raw" else None,
+            rates["engine"] / rates[peer],
+            at_least=True,
+            note=f"{rates['engine']:,.0f} / {rates[peer]:,.0f} per second",
+        )
+        for peer, name in names.items()
+    ]
+
+
+def _naive(url: str, schema: str) -> NaiveSqlAlchemy:
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(f"CREATE SCHEMA {schema}")
+    target = url.replace("postgresql://", "postgresql+psycopg://")
+    return NaiveSqlAlchemy(target, options=f"-c search_path={schema}")
+
+
+class _RawInline:
+    """Encodes and writes the engine's rows inline, one transaction a checkpoint."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        import psycopg
+
+        self.db = psycopg.connect(url, autocommit=True)
+        self.db.execute(f"CREATE SCHEMA {schema}")
+        self.db.execute(f"SET search_path = {schema}")
+        for table in (
+            "thread(id bigint PRIMARY KEY, name text UNIQUE, head bigint, step int)",
+            "batch(id bigserial PRIMARY KEY, lineage bigint, log text, pos int, n int, codec int,"
+            " body bytea, UNIQUE(lineage, log, pos))",
+            "state(id bigserial PRIMARY KEY, base bigint, depth int, codec int, body bytea,"
+            " digest bytea)",
+            "checkpoint(cid bigserial PRIMARY KEY, id bytea UNIQUE, lineage bigint, step int,"
+            " parent bigint, state bigint, len int, at bigint, node text, meta bytea,"
+            " result bytea, chain bytea, digest bytea, UNIQUE(lineage, step))",
+        ):
+            self.db.execute(f"CREATE TABLE {table}")
+        self.zstd = zstandard.ZstdCompressor(level=1, write_checksum=True)
+        self.threads: dict[int, tuple[int, int | None]] = {}
+
+    async def take(self, agent: int, step: Step) -> None:
+        """Take one step."""
+        pack, squeeze, digest = msgspec.msgpack.encode, self.zstd.compress, blake2b
+        body, state, result = (pack(step[key]) for key in ("append", "state", "tools_result"))
+        chain, own = digest(body, digest_size=16).digest(), digest(state, digest_size=16).digest()
+        stored_id = time.time_ns().to_bytes(8, "big") + agent.to_bytes(8, "big")
+        whole = digest(chain + own + result, digest_size=16).digest()
+        run = self.db.execute
+        run("BEGIN")
+        if agent not in self.threads:
+            run("INSERT INTO thread VALUES (%s, %s, NULL, 0)", (agent, f"t{agent}"))
+        number, head = self.threads.get(agent, (0, None))
+        run("SELECT * FROM thread WHERE name = %s FOR UPDATE", (f"t{agent}",)).fetchone()
+        run(
+            "INSERT INTO batch(lineage, log, pos, n, codec, body) VALUES (%s, '', %s, 1, 1, %s)",
+            (agent, number, squeeze(body)),
+        )
+        made = run(
+            "INSERT INTO state(depth, codec, body, digest) VALUES (0, 0, %s, %s) RETURNING id",
+            (state, own),
+        ).fetchone()
+        same = b"" if step["tools_result"] == step["append"][0] else squeeze(result)
+        placed = run(
+            "INSERT INTO checkpoint(id, lineage, step, parent, state, len, at, node, meta, result,"
+            " chain, digest) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " RETURNING cid",
+            (
+                *(stored_id, agent, number, head, made and made[0], number),
+                *(time.time_ns() // 1_000_000, step["node"], pack([{}, step["next_node"]])),
+                *(same, chain, whole),
+            ),
+        ).fetchone()
+        head = placed[0] if placed else None
+        run("UPDATE thread SET head = %s, step = %s WHERE id = %s", (head, number, agent))
+        run("COMMIT")
+        self.threads[agent] = (number + 1, head)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self.db.close()
+
+
+# --- disk ---
+
+
+async def _disk(bench: Bench, server: Any) -> Figure:
+    from ckpt_engine import create_checkpoint_engine
+
+    count, distinct = bench.size(3000, 500), 0
+    bench.advance(f"PostgreSQL: disk, {count} steps")
+    async with await create_checkpoint_engine(server.url("disk")) as engine:
+        for step in steps(count, 3000):
+            distinct += distinct_bytes(step)
+            await engine.snapshot("long", **step)
+        report = await engine.optimize()
+    used = report.size_before
+    note = f"{used / 1e6:.2f} / {distinct / 1e6:.2f} MB; "
+    note += f"{report.size_after / distinct:.2f}x after optimize()"
+    name = f"PostgreSQL: disk / distinct, {count:,} steps of 3 KB"
+    return Figure(name, 0.6, used / distinct, note=note)
+
+
+# --- many processes ---
+
+_WRITER = """
+import asyncio, json, sys, time
+from ckpt_engine import create_checkpoint_engine
+async def main():
+    url, name, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    async with await create_checkpoint_engine(url) as engine:
+        await engine.snapshot(f"thread {name}", append=["warm"])
+        print("ready", flush=True)
+        sys.stdin.readline()
+        taken = []
+        for n in range(times):
+            begun = time.perf_counter()
+            await engine.snapshot(f"thread {name}", append=[{"n": n}], state={"n": n})
+            taken.append(time.perf_counter() - begun)
+        print(json.dumps(taken), flush=True)
+asyncio.run(main())
+"""
+
+
+async def _processes(bench: Bench, server: Any) -> list[Figure]:
+    folder = Path(mkdtemp(dir=bench.folder))
+    times = bench.size(250, 60)
+    return [
+        await _together(bench, f"sqlite:///{folder}/many.db", "SQLite", 4, times),
+        await _together(bench, server.url("many"), "PostgreSQL", 8, times),
+    ]
+
+
+async def _together(bench: Bench, url: str, kind: str, processes: int, times: int) -> Figure:
+    from ckpt_engine import create_checkpoint_engine
+
+    bench.advance(f"{kind}: {processes} processes")
+    await (await create_checkpoint_engine(url)).close()
+    pipe = asyncio.subprocess.PIPE
+    writers = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _WRITER, url, str(n), str(times)), stdin=pipe, stdout=pipe
+        )
+        for n in range(processes)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert await writer.stdout.readline() == b"ready\n"
+    said = [said for said, _ in await asyncio.gather(*(w.communicate(b"\n") for w in writers))]
+    assert [writer.returncode for writer in writers] == [0] * processes
+    taken = [second for line in said for second in json.loads(line)]
+    note = f"median {statistics.median(taken) * 1000:.3g} ms; no error"
+    name = f"{kind}: worst write of {processes} processes x {times}"
+    return Figure(name, 50, max(taken) * 1000, "ms", note=note)
+
+
+# --- LangGraph ---
+
+
+async def _langgraph(bench: Bench, server: Any, count: int) -> list[Figure]:
+    with missing_extra("langgraph-checkpoint-postgres"):
+        from langgraph.checkpoint.base import empty_checkpoint
+        from langgraph.checkpoint.postgres import PostgresSaver
+    import psycopg
+
+    from ckpt_engine import create_checkpoint_engine
+
+    schema = f"saver_{count}"
+    with psycopg.connect(server.url(), autocommit=True) as db:
+        db.execute(f"CREATE SCHEMA {schema}")
+    theirs, ours = Clock(), Clock()
+    options = f"?options=-c%20search_path%3D{schema}"
+    with PostgresSaver.from_conn_string(server.url() + options) as saver:
+        saver.setup()
+        config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+        messages: list[Any] = []
+        async with await create_checkpoint_engine(server.url(f"ours_of_{count}")) as engine:
+            for number, step in enumerate(steps(count, 1000)):
+                if number % 100 == 0:
+                    bench.advance(f"PostgreSQL: LangGraph's saver, step {number} of {count}")
+                await ours.time(engine.snapshot("t", **step))
+                messages += step["append"]
+                checkpoint = empty_checkpoint()
+                values = {"messages": messages, "state": step["state"]}
+                checkpoint["channel_values"] = values
+                versions: Any = dict.fromkeys(values, number + 1)
+                checkpoint["channel_versions"] = versions
+                metadata: Any = {"source": "loop", "step": number}
+                config = theirs.call(_put(saver, config, checkpoint, metadata, versions))
+            size = (await engine.optimize()).size_before
+    with psycopg.connect(server.url()) as db:
+        found = db.execute(
+            "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c "
+            "WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'",
+            (schema,),
+        ).fetchone()
+    used = found[0] if found else 0
+    large = count >= 3000
+    return [
+        Figure(
+            f"PostgreSQL: LangGraph's saver, {count:,} steps: a write, times slower",
+            40 if large else None,
+            theirs.median / ours.median,
+            at_least=True,
+            note=f"{theirs.ms} / {ours.ms}",
+        ),
+        Figure(
+            f"PostgreSQL: LangGraph's saver, {count:,} steps: disk, times larger",
+            1000 if large else None,
+            used / size,
+            at_least=True,
+            note=f"{used / 1e6:,.1f} / {size / 1e6:.2f} MB",
+        ),
+    ]
+
+
+def _put(saver: Any, *given: Any) -> Callable[[], Any]:
+    return lambda: saver.put(*given)
