@@ -19,9 +19,11 @@ from temporalio.common import (
 
 from ..errors import InvalidRequest
 from .contract import (
+    PIN_VERSION,
     PREPARE_CHILD,
     SEND_AGAIN,
     BranchRequest,
+    PinVersion,
     PrepareChild,
     PreparedChild,
     RewindRequest,
@@ -112,6 +114,8 @@ class Children:
         assert seed is not None
         if seed.kind == "rewind":
             seed = seed.model_copy(update={"supervisor": info.workflow_id})
+        if prepared.version:
+            seed = seed.model_copy(update={"version": prepared.version})
         self._session.seeds[child_id] = seed
         handle = await workflow.start_child_workflow(
             info.workflow_type,
@@ -131,6 +135,10 @@ class Children:
             static_summary=f"{seed.kind} {seed.branch} of {seed.session}",
             versioning_override=pinned_to(prepared.version),
         )
+        if prepared.version:
+            # Servers up to 1.29 pay no heed to a child's override; its code waits for this.
+            pin = PinVersion(child=child_id, version=prepared.version)
+            await workflow.execute_activity(PIN_VERSION, pin.model_dump(mode="json"), **QUICK)
         if prepared.again is not None:
             ask = prepared.again.model_dump(mode="json")
             await workflow.execute_activity(SEND_AGAIN, ask, **QUICK)

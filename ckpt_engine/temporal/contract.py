@@ -24,6 +24,8 @@ __all__ = [
     "JOIN_CALL",
     "OUTCOME",
     "OUTCOME_FAILED",
+    "PINNED",
+    "PIN_VERSION",
     "PREPARE_CHILD",
     "RECALL",
     "REPORT",
@@ -38,6 +40,7 @@ __all__ = [
     "FindPoint",
     "Origin",
     "Overrides",
+    "PinVersion",
     "Prefix",
     "PrepareChild",
     "PreparedChild",
@@ -58,7 +61,7 @@ __all__ = [
 FORWARD_UPDATE, PREPARE_CHILD, SUPERSEDE = "ckpt_forward_update", "ckpt_prepare", "ckpt_supersede"
 HAS_ENDED, OUTCOME, SEND_AGAIN = "ckpt_has_ended", "ckpt_outcome", "ckpt_send_again"
 JOIN_CALL, RECALL = "ckpt_join", "ckpt_recall"
-COLLECT = "ckpt_collect"
+COLLECT, PIN_VERSION = "ckpt_collect", "ckpt_pin_version"
 BRANCH_POINT = "ckpt_branch_point"
 ENGINE_ACTIVITIES = frozenset(
     {
@@ -68,6 +71,7 @@ ENGINE_ACTIVITIES = frozenset(
         HAS_ENDED,
         JOIN_CALL,
         OUTCOME,
+        PIN_VERSION,
         PREPARE_CHILD,
         RECALL,
         SEND_AGAIN,
@@ -75,6 +79,9 @@ ENGINE_ACTIVITIES = frozenset(
     }
 )
 """The engine's own activities; they are not steps."""
+
+PINNED = "ckpt_pinned"
+"""Signal to a child that was to run on a worker version: now it does."""
 
 REPORT, ENDED = "ckpt_report", "ckpt_ended"
 """Signals between a supervisor that has continued as new and the stand-in: tell me, I end."""
@@ -251,6 +258,7 @@ class SeedHeader(_Lenient):
         prefix: The steps before it, for a workflow that replays them.
         request_id: The request's, which is thereby known to a new run of a closed workflow.
         sub: The sub-workflow whose line it is, if one's.
+        version: Its code begins only on this worker version, once it has been pinned to it.
     """
 
     session: str
@@ -264,6 +272,7 @@ class SeedHeader(_Lenient):
     prefix: Prefix | None = None
     request_id: str = ""
     sub: str | None = None
+    version: str = ""
 
 
 class SessionHeader(_Lenient):
@@ -478,6 +487,13 @@ class PreparedChild(_Lenient):
     version: str = ""
     refused_kind: str = ""
     refused: str = ""
+
+
+class PinVersion(_Lenient):
+    """Asks that a child be run by a worker version, and then told to begin."""
+
+    child: str
+    version: str
 
 
 class FindPoint(_Lenient):

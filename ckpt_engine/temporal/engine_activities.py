@@ -31,11 +31,13 @@ from .contract import (
     JOIN_CALL,
     OUTCOME,
     OUTCOME_FAILED,
+    PIN_VERSION,
     PREPARE_CHILD,
     RECALL,
     SEND_AGAIN,
     SUPERSEDE,
     FindPoint,
+    PinVersion,
     PrepareChild,
     PreparedChild,
     SendAgain,
@@ -46,6 +48,7 @@ from .failures import to_failure
 from .joining import join_call, recall
 from .origin import ensure_thread
 from .points import branch_point
+from .versions import pin_version
 
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
@@ -78,6 +81,7 @@ class EngineActivities:
             self.join,
             self.recall,
             self.collect,
+            self.pin_version,
         ]
 
     @activity.defn(name=COLLECT)
@@ -156,6 +160,12 @@ class EngineActivities:
         except RPCError as err:
             if err.status != RPCStatusCode.NOT_FOUND:
                 raise  # where the child has ended already, nobody waits for them
+
+    @activity.defn(name=PIN_VERSION)
+    async def pin_version(self, ask: dict[str, Any]) -> None:
+        """Have a child run by a worker version, and let its code begin."""
+        request = parse(PinVersion, ask)
+        await pin_version(self._runtime().client, request.child, request.version)
 
     @activity.defn(name=FORWARD_UPDATE)
     async def forward_update(

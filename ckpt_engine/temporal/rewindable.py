@@ -15,7 +15,16 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from ..errors import CheckpointError, InvalidRequest
-from .contract import ENDED, REPORT, BranchRequest, Overrides, RewindRequest, SeedHeader, parse
+from .contract import (
+    ENDED,
+    PINNED,
+    REPORT,
+    BranchRequest,
+    Overrides,
+    RewindRequest,
+    SeedHeader,
+    parse,
+)
 from .session import Request, Session
 
 if TYPE_CHECKING:
@@ -26,7 +35,7 @@ else:
 __all__ = ["OWN_QUERIES", "OWN_SIGNALS", "OWN_UPDATES", "Rewindable", "resume_of"]
 
 OWN_UPDATES = frozenset({"rewind", "branch"})
-OWN_SIGNALS = OWN_UPDATES | {REPORT, ENDED}
+OWN_SIGNALS = OWN_UPDATES | {REPORT, ENDED, PINNED}
 OWN_QUERIES = frozenset(
     {"checkpoint_status", "checkpoint_head", "checkpoint_children", "checkpoint_refusals"}
 )
@@ -125,6 +134,11 @@ class Rewindable:
     def ckpt_branch_signal(self, request: Wire = None) -> None:
         """Start another line from a checkpoint; refusals are shown by the query."""
         self._signalled("branch", request)
+
+    @workflow.signal(name=PINNED)
+    def ckpt_pinned_signal(self, _: Wire = None) -> None:
+        """Begin: the worker version that was asked for runs this workflow now."""
+        self.__ckpt_session__.pinned = True
 
     @workflow.signal(name=REPORT)
     def ckpt_report_signal(self, by: str = "") -> None:

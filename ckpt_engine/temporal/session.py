@@ -132,6 +132,7 @@ class Session:
         seed: What it was started from, if from anything.
         sub: The sub-workflow whose line it is (see ``StepHeader``).
         origin: The thread's first step, until a later step is done.
+        pinned: Whether it has been pinned to the worker version that was asked for.
         stopped: Set by a rewind that was accepted: no further step is scheduled, ever.
         base: Number of the last step before this run's code began.
         args: What the run was started with.
@@ -158,6 +159,7 @@ class Session:
     sub: str | None = None
     origin: Origin | None = None
     stopped: bool = False
+    pinned: bool = False
     phase: Literal["running", "supervising", "parked", "closing"] = "running"
     base: int = 0
     args: Sequence[Any] = ()

@@ -98,6 +98,8 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
 
     async def _body(self, input: ExecuteWorkflowInput) -> Any:
         session = self.session
+        if session.seed and session.seed.version and not workflow.info().continued_run_id:
+            await self._on_version(session.seed.version)
         if session.replaying:
             await self._sent_again()
             ReplayClock(
@@ -106,6 +108,15 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
                 lambda: session.in_flight == 0,
             )
         return await self.next.execute_workflow(input)
+
+    async def _on_version(self, version: str) -> None:
+        """Wait until the worker version that was asked for runs this; the first tasks may not."""
+        await workflow.wait_condition(lambda: self.session.pinned)
+        while True:
+            current = workflow.info().get_current_deployment_version()
+            if current is not None and current.to_canonical_string() == version:
+                return
+            await workflow.sleep(0.1)
 
     async def _sent_again(self) -> None:
         """Wait for the messages from before the seed, so that the code finds what they set."""
