@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -15,35 +16,33 @@ from sqlalchemy import LargeBinary
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from ckpt_engine.stores.sql import upgrade_file
+
 Step = dict[str, Any]
 Take = Callable[[int, Step], Awaitable[object]]
 """Takes one agent's step."""
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, *settings: str) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
+    for setting in settings:
+        db.execute(f"PRAGMA {setting}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     return db
 
 
 class RawInline:
-    """Encodes and writes the engine's rows inline, one transaction a checkpoint."""
+    """Encodes and writes the engine's rows inline, one transaction a checkpoint.
+
+    Tables, indexes and settings are the engine's own; keys and threads are remembered as there.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.db = _connect(path)
-        self.db.executescript(
-            "CREATE TABLE thread(id INTEGER PRIMARY KEY, name UNIQUE, head, step, crc);"
-            "CREATE TABLE batch(id INTEGER PRIMARY KEY, lineage, log, pos, n, codec, body,"
-            " UNIQUE(lineage, log, pos));"
-            "CREATE TABLE state(id INTEGER PRIMARY KEY, base, depth, codec, body, digest);"
-            "CREATE INDEX by_base ON state(base);"
-            "CREATE TABLE checkpoint(cid INTEGER PRIMARY KEY, id UNIQUE, lineage, step, parent,"
-            " nparents, own, state, len, logs, trigger, at, node, meta, result, fmt, chain, digest,"
-            " UNIQUE(lineage, step));"
-        )
+        self.db = _connect(path, "auto_vacuum = INCREMENTAL", "secure_delete = FAST")
+        upgrade_file(self.db, 5.0)
         self.zstd = zstandard.ZstdCompressor(level=1, write_checksum=True)
-        self.threads: dict[int, tuple[int, int | None]] = {}
+        self.threads: dict[int, tuple[int, int | None, bytes]] = {}
 
     async def take(self, agent: int, step: Step) -> None:
         """Take one step."""
@@ -51,44 +50,42 @@ class RawInline:
         body = pack(step["append"])
         state = pack(step["state"])
         result = pack(step["tools_result"])
-        chain, own = digest(body, digest_size=16).digest(), digest(state, digest_size=16).digest()
-        stored_id = time.time_ns().to_bytes(8, "big") + agent.to_bytes(8, "big")
-        whole = digest(chain + own + result, digest_size=16).digest()
-        self.db.execute("BEGIN IMMEDIATE")
-        if agent not in self.threads:
-            self.db.execute("INSERT INTO thread VALUES (?, ?, NULL, 0, 0)", (agent, f"t{agent}"))
-        number, head = self.threads.get(agent, (0, None))
-        self.db.execute("SELECT * FROM thread WHERE name = ?", (f"t{agent}",)).fetchone()
-        self.db.execute(
-            "INSERT INTO batch VALUES (NULL, ?, '', ?, 1, 1, ?)", (agent, number, squeeze(body))
-        )
-        row = self.db.execute(
-            "INSERT INTO state VALUES (NULL, NULL, 0, 0, ?, ?)", (state, own)
-        ).lastrowid
         same = b"" if step["tools_result"] == step["append"][0] else squeeze(result)
-        meta = pack([{}, step["next_node"], None])
+        meta = pack([None, step["next_node"], None])
+        stored_id = time.time_ns().to_bytes(8, "big") + agent.to_bytes(8, "big")
         now = time.time_ns() // 1_000_000
-        head = self.db.execute(
-            "INSERT INTO checkpoint VALUES"
-            " (NULL, ?, ?, ?, ?, 1, 1, ?, ?, NULL, 1, ?, ?, ?, ?, 1, ?, ?)",
-            (
-                stored_id,
-                agent,
-                number,
-                head,
-                row,
-                number,
-                now,
-                step["node"],
-                meta,
-                same,
-                chain,
-                whole,
-            ),
+        execute = self.db.execute
+        execute("BEGIN IMMEDIATE")
+        execute("PRAGMA data_version").fetchone()
+        if agent not in self.threads:
+            self._make_thread(agent, now)
+        number, head, chain = self.threads.get(agent, (0, None, b""))
+        chain = digest(body, digest_size=16, key=chain).digest()
+        execute(
+            "INSERT INTO batch VALUES (NULL, ?, '', ?, 1, 33, ?)", (agent, number, squeeze(body))
+        )
+        sealed = state + zlib.crc32(state).to_bytes(4, "big")
+        row = execute("INSERT INTO state VALUES (NULL, NULL, 0, 32, ?)", (sealed,)).lastrowid
+        place = (stored_id, agent, number, head, 1, 1, row, number + 1, None, 4, now)
+        facts = (*place, step["node"], meta, same, 34, chain)
+        whole = digest(pack(facts) + digest(state, digest_size=16).digest(), digest_size=16)
+        places = ", ".join("?" * 17)
+        head = execute(
+            f"INSERT INTO checkpoint VALUES (NULL, {places})", (*facts, whole.digest())
         ).lastrowid
-        self.db.execute("UPDATE thread SET head = ?, step = ? WHERE id = ?", (head, number, agent))
-        self.db.execute("COMMIT")
-        self.threads[agent] = (number + 1, head)
+        hot = (head, head, number, number + 1)
+        execute(
+            "UPDATE thread SET head = ?, open_tip = ?, step = ?, n_cp = ?, crc = ? WHERE pk = ?",
+            (*hot, zlib.crc32(repr((agent, *hot)).encode()), agent),
+        )
+        execute("COMMIT")
+        self.threads[agent] = (number + 1, head, chain)
+
+    def _make_thread(self, agent: int, now: int) -> None:
+        names = (f"agent {agent}", agent, "main")
+        rest = (None, None, None, 0, None, None, None, 0, now, 0, 0, 0, 0, 0, 0)
+        places = ", ".join("?" * 19)
+        self.db.execute(f"INSERT INTO thread VALUES ({places})", (agent, *names, *rest))
 
     async def close(self) -> None:
         """Close the database."""
