@@ -12,7 +12,7 @@ from typing import Literal, cast
 from .errors import InvalidRequest
 from .retention import KEEP_ALL, KeepAge, KeepLastN, KeepMilestones, RetentionPolicy
 
-__all__ = ["RETENTION_WORDS", "parse_retention"]
+__all__ = ["RETENTION_WORDS", "parse_duration", "parse_retention"]
 
 RETENTION_WORDS = (
     "all, last:N, milestones:N (each thread; /session for the session as a whole), "
@@ -39,15 +39,27 @@ def parse_retention(text: str) -> RetentionPolicy:
     return reduce(or_, either)
 
 
+def parse_duration(text: str) -> timedelta:
+    """Return a duration such as ``30m``, ``6h`` or ``1d``.
+
+    Raises:
+        InvalidRequest: It is none, or longer than can be counted.
+    """
+    found = re.fullmatch(r"(\d+)([smhdw])", text.strip())
+    if not found:
+        raise InvalidRequest(f"{text!r} is no duration: 90s, 30m, 6h, 1d or 2w")
+    try:
+        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except OverflowError:
+        raise InvalidRequest(f"{text!r} is longer than can be counted") from None
+
+
 def _word(text: str) -> RetentionPolicy:
     word = text.strip()
     if word == "all":
         return KEEP_ALL
     if found := re.fullmatch(r"(last|milestones):(\d+)(?:/(thread|session))?", word):
         return _COUNTED[found[1]](int(found[2]), cast("_PER", found[3] or "thread"))
-    if found := re.fullmatch(r"age:(\d+)([smhdw])", word):
-        try:
-            return KeepAge(timedelta(**{_UNITS[found[2]]: int(found[1])}))
-        except OverflowError:
-            raise InvalidRequest(f"{word!r} is longer ago than can be counted") from None
+    if re.fullmatch(r"age:\d+[smhdw]", word):
+        return KeepAge(parse_duration(word.removeprefix("age:")))
     raise InvalidRequest(f"{word!r} says no retention policy: {RETENTION_WORDS}")

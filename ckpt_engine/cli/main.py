@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import compare, db, experiment, keep, keys, look, serve, start, travel
+from .commands import compare, db, experiment, keep, keys, look, schedule, serve, start, travel
 
 __all__ = ["app", "main"]
 
@@ -53,7 +53,10 @@ app.command(rich_help_panel=_LOOK)(look.version)
 app.command(rich_help_panel=_TRAVEL)(travel.rewind)
 app.command(rich_help_panel=_TRAVEL)(travel.branch)
 app.add_typer(experiment.app, name="experiment", rich_help_panel=_TRAVEL)
-app.command(rich_help_panel=_OPERATE)(keep.gc)
+_gc = typer.Typer(invoke_without_command=True)
+_gc.callback()(keep.gc)
+_gc.command()(schedule.schedule)
+app.add_typer(_gc, name="gc", rich_help_panel=_OPERATE)
 app.command(rich_help_panel=_OPERATE)(keep.verify)
 app.command(rich_help_panel=_OPERATE)(keep.forget)
 app.command(rich_help_panel=_OPERATE)(keys.key)

@@ -31,16 +31,16 @@ def test_gc_says_what_it_would_remove_and_removes_that_with_yes(ckpt: Ckpt) -> N
     assert "kept 1: branch point" in planned
     assert "messages of theirs stay" in planned
     assert len(ckpt.json("log", "trip")) == 9
-    plan = ckpt.json("gc", "trip", "--keep", "last:2 | milestones:3")
+    plan = ckpt.json("gc", "--session", "trip", "--keep", "last:2 | milestones:3")
     assert plan["dry_run"] is True
-    done = ckpt.json("gc", "trip", "--keep", "last:2 | milestones:3", "--yes")
+    done = ckpt.json("gc", "--session", "trip", "--keep", "last:2 | milestones:3", "--yes")
     assert (done["dropped"], done["kept"]) == (plan["dropped"], plan["kept"])
     assert done["dropped"]
     assert len(ckpt.json("log", "trip")) == 9 - len(done["dropped"])
     assert len(ckpt.json("log", "other")) == 5
-    assert ckpt("gc", "trip", "--thread", "cheap", "--keep", "last:1", "--yes").startswith(
-        "removed 2 checkpoints"
-    )
+    assert ckpt(
+        "gc", "--session", "trip", "--thread", "cheap", "--keep", "last:1", "--yes"
+    ).startswith("removed 2 checkpoints")
 
 
 def test_verify_is_silent_about_nothing(ckpt: Ckpt, tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_forget_asks_first_and_leaves_the_others_whole(ckpt: Ckpt) -> None:
     ("args", "code", "reason"),
     [
         (("gc", "--keep", "some"), 2, "last:N"),
-        (("gc", "nobody", "--keep", "last:1"), 3, "no session 'nobody'"),
-        (("gc", "trip", "--thread", "none", "--keep", "last:1"), 3, "has main, cheap"),
+        (("gc", "--session", "nobody", "--keep", "last:1"), 3, "no session 'nobody'"),
+        (("gc", "--session", "trip", "--thread", "none", "--keep", "last:1"), 3, "has main, cheap"),
         (("forget", "nobody", "--yes"), 3, "no session 'nobody'"),
         (("forget", "trip", "--thread", "none", "--yes"), 3, "has main, cheap"),
     ],

@@ -21,6 +21,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from ckpt_engine import CheckpointEngine
 from ckpt_engine.temporal.collect import CollectRequest, CollectWorkflow
+from tests.cli.command import Ckpt, environment
 from tests.temporal.conftest import App, running_app
 
 
@@ -114,3 +115,31 @@ async def first_run(client: Client, schedule: str) -> str:
                 action = described.info.recent_actions[0].action
                 return str(getattr(action, "workflow_id"))  # noqa: B009
             await asyncio.sleep(0.1)
+
+
+async def test_the_command_makes_changes_and_removes_a_schedule(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
+) -> None:
+    async with with_checkpoints(temporal_env, tmp_path, task_queue) as (app, sessions):
+        ckpt = Ckpt(
+            environment(
+                tmp_path,
+                TEMPORAL_ADDRESS=app.client.service_client.config.target_host,
+                CKPT_TASK_QUEUE=task_queue,
+            )
+        )
+        mine = ("gc", "schedule", "--id", f"gc-{task_queue}")
+
+        async def say(*words: str, code: int = 0) -> str:
+            return await asyncio.to_thread(ckpt, *mine, *words, code=code)
+
+        assert "keep last:9" in await say("--keep", "last:9", "--every", "6h")
+        assert "keep last:4" in await say("--keep", "last:4", "--every", "1d", "--now")
+        ran = await first_run(app.client, f"gc-{task_queue}")
+        assert (await app.client.get_workflow_handle(ran).result())["dropped"] == 18
+        assert [await count(app.engine, s) for s in sessions] == [4, 4, 4]
+        assert "last:N" in await say("--keep", "much", code=2)
+        assert "90s, 30m" in await say("--keep", "all", "--every", "often", code=2)
+        assert "say what to keep" in await say(code=2)
+        assert "removed" in await say("--delete")
+        assert "no schedule" in await say("--delete", code=3)

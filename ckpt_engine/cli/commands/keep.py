@@ -27,14 +27,18 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it, without asking.")
 
 
 def gc(
+    context: typer.Context,
     keep: Annotated[
         str,
         typer.Option(
             help="What to keep: all, last:N, milestones:N, age:30d; /session after a number for "
             "the session as a whole; combined with | and &."
         ),
-    ],
-    session: SessionName = None,
+    ] = "",
+    session: Annotated[
+        str | None,
+        typer.Option(help="Workflow id (or the start of it); every session when absent."),
+    ] = None,
     thread: ThreadName = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it; else only say what.")] = False,
     home: Home = None,
@@ -45,6 +49,8 @@ def gc(
 
     Heads, branch points, tagged and pinned checkpoints always stay.
     """
+    if context.invoked_subcommand is not None:
+        return
 
     async def work() -> None:
         from ...retention_words import parse_retention
