@@ -27,8 +27,9 @@ from ..store import (
     ThreadRow,
     Tx,
 )
+from .compacting import compact, pieces_of
 from .prepare import TRIGGERS, Draft, LogDraft
-from .source import MESSAGES, LoadedState, Piece, clip, inherited_pieces
+from .source import MESSAGES, LoadedState
 
 __all__ = ["OWNER", "Placed", "StaleError", "place"]
 
@@ -159,7 +160,9 @@ def _lineage(
         return Lineage(pk, thread.pk, None, None, 0, None), False
     pieces = None
     if draft.prefix is not None:
-        pieces = _pieces(_row(tx, draft.prefix.lineage), draft.logs)
+        prefix = _row(tx, draft.prefix.lineage)
+        compact(tx, prefix, draft.logs)
+        pieces = _pieces(prefix, draft.logs)
     return Lineage(pk, thread.pk, parent.lineage, parent.step, int(left), pieces), False
 
 
@@ -170,14 +173,8 @@ def _is_tip(tx: Tx, row: CheckpointRow) -> bool:
 
 def _pieces(parent: Lineage, logs: dict[str, LogDraft]) -> bytes | None:
     """Return what a lineage that leaves ``parent`` begins with, packed."""
-    inherited = inherited_pieces(parent)
-    pieces: dict[str, list[Piece]] = {}
-    for name, log in logs.items():
-        kept, at = clip(inherited.get(name, []), log.keep)
-        if at < log.keep:
-            kept.append(Piece(parent.pk, at, log.keep))
-        if kept:
-            pieces[name] = kept
+    every = {name: pieces_of(parent, name, log.keep) for name, log in logs.items()}
+    pieces = {name: kept for name, kept in every.items() if kept}
     return msgspec.msgpack.encode(pieces) if pieces else None
 
 
