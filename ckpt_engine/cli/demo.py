@@ -282,7 +282,7 @@ async def _finish(
             "problems": wrong,
             "workflow_id": story.handle.id,
             "answers": {name: outcome.answer for name, outcome in story.outcomes.items()},
-            "database": settings.engine_url,
+            "database": settings.shown_url,
             "ui": connection.ui,
             "tree": tree_json(tree),
         }
@@ -323,7 +323,7 @@ def _print_places(
 
     path = database_path(settings.engine_url)
     size = f", {path.stat().st_size / 1e3:.0f} KB" if path and path.exists() else ""
-    out.say(f"checkpoints  {settings.engine_url}{size}")
+    out.say(f"checkpoints  {settings.shown_url}{size}")
     if connection.ui:
         stopped = "\n             (it stopped with the demo; `ckpt up` starts it again)"
         stopped = stopped if own_server else ""

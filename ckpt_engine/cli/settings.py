@@ -55,6 +55,13 @@ class Settings(BaseSettings):
         """The URL of the checkpoints."""
         return self.database_url or f"sqlite:///{self.home.expanduser() / 'checkpoints.db'}"
 
+    @property
+    def shown_url(self) -> str:
+        """The URL of the checkpoints, fit to be shown."""
+        from ..quickstart import hide_password
+
+        return hide_password(self.engine_url)
+
     def as_options(self) -> str:
         """Return the options that lead another command to the same places, or nothing."""
         from ..quickstart import hide_password

@@ -24,19 +24,14 @@ def status(home: Home = None, db: Database = None, as_json: Json = False) -> Non
     """Say which version the database has, and what is in it."""
 
     async def work() -> None:
-        from ...quickstart import (
-            database_contents,
-            database_version,
-            hide_password,
-            newest_version,
-        )
+        from ...quickstart import database_contents, database_version, newest_version
 
         settings = settings_from(home=home, database_url=db)
         out = Output(as_json, settings)
         found = await database_version(settings.engine_url)
         newest = newest_version()
         facts: dict[str, Any] = {
-            "url": hide_password(settings.engine_url),
+            "url": settings.shown_url,
             "version": found,
             "newest": newest,
         }
@@ -59,13 +54,13 @@ def upgrade(home: Home = None, db: Database = None, as_json: Json = False) -> No
     """Bring the database to the version of this release; all of it, or nothing."""
 
     async def work() -> None:
-        from ...quickstart import database_version, hide_password
+        from ...quickstart import database_version
 
         settings = settings_from(home=home, database_url=db)
         out = Output(as_json, settings)
         before = await database_version(settings.engine_url)
         after = await database_version(settings.engine_url, upgrade=True)
-        out.data({"url": hide_password(settings.engine_url), "before": before, "after": after})
+        out.data({"url": settings.shown_url, "before": before, "after": after})
         if as_json:
             return
         same = before == after

@@ -252,7 +252,7 @@ def _say_ready(out: Output, settings: Settings, connection: Connection) -> None:
     out.say(f"Temporal server {connection.address}, namespace {connection.namespace}")
     if connection.ui:
         out.say(f"web page {connection.ui}")
-    out.say(f"checkpoints in {settings.engine_url}")
+    out.say(f"checkpoints in {settings.shown_url}")
     out.say("Ctrl-C stops")
     out.data(
         {
@@ -261,6 +261,6 @@ def _say_ready(out: Output, settings: Settings, connection: Connection) -> None:
             "ui": connection.ui,
             "task_queue": settings.task_queue,
             "agent": settings.agent,
-            "database": settings.engine_url,
+            "database": settings.shown_url,
         }
     )
