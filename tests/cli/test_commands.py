@@ -188,7 +188,7 @@ def test_a_branch_is_named_by_its_workflow_like_a_session(ckpt: Ckpt) -> None:
         (("rewind", "looked-at", "--step", "400"), 3, "has steps 0 to"),
         (("rewind", "looked-at", "--tag", "nope"), 3, "nope"),
         (("rewind", "looked-at", "--step", "2", "--back", "1"), 2, "exactly one"),
-        (("rewind",), 2, "which checkpoint?"),
+        (("rewind",), 2, "no checkpoint is named; give its id"),
         (("rewind", "looked-at", "--step", "2", "--in-flight", "x"), 2, "in_flight"),
         (("branch", "looked-at", "--step", "2", "--name", "a b"), 2, "name"),
         (("branch", "looked-at", "--step", "2", "--set", "x"), 2, "KEY=VALUE"),

@@ -210,7 +210,7 @@ def _print_list(out: Output, rows: list[dict[str, Any]], asked: bool) -> None:
         line = Text.assemble(
             (f"{name:<{width}}  ", "bold"),
             (f"{status:<10} ", "red" if status in {"failed", "timed_out"} else ""),
-            (f"{row['created_at'][:19].replace('T', ' ')}  ", "dim"),
+            (f"{_local(row['created_at'])}  ", "dim"),
             f"{threads:<10} {clean(row['active_branch'])} at step {row['step']}  ",
             (clean(row["about"]), "dim"),
         )
@@ -222,6 +222,12 @@ def _print_list(out: Output, rows: list[dict[str, Any]], asked: bool) -> None:
         out.say("(no Temporal server answers, so no status is known)", "dim")
     first = rows[0]["workflow_id"] or rows[0]["session"]
     out.following(f"ckpt tree {first}", f"ckpt log {first}")
+
+
+def _local(moment: str) -> str:
+    from datetime import datetime
+
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _print_log(

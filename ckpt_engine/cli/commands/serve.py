@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from ..server.process import Served
     from ..settings import Settings
 
+SHIPPED = "ckpt_agent.activities.analyst:agent"
+
 __all__ = ["a_server", "a_worker", "server", "until_one_ends", "up", "worker"]
 
 
@@ -64,8 +66,12 @@ def up(
             database_url=db,
         )
         out = Output(as_json, settings)
+        from ...contrib.agent import load_agent
         from ..reporter import TextReporter
 
+        load_agent(
+            settings.agent or SHIPPED
+        )  # one that is not there is told before a server starts
         async with (
             a_server(settings, TextReporter(), address, namespace) as (connection, served),
             a_worker(settings, connection) as running,
@@ -193,7 +199,7 @@ async def a_worker(settings: Settings, connection: Connection) -> AsyncIterator[
     from ...temporal import CheckpointPlugin
     from ..opening import connect, open_engine
 
-    spec = load_agent(settings.agent or "ckpt_agent.activities.analyst:agent")
+    spec = load_agent(settings.agent or SHIPPED)
     async with open_engine(settings, create=True):
         pass  # a database that cannot be opened is an error now, not in the first step
     plugin = CheckpointPlugin(settings.engine_url, policies=POLICIES, keys=settings.keyring)

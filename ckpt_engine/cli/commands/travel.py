@@ -214,7 +214,7 @@ async def _target(
     if step is None and back is None and tag is None:
         if where is None:
             raise CliError(
-                "which checkpoint?", "give its id, or --step, --back or --tag", Exit.USAGE
+                "no checkpoint is named", "give its id, or --step, --back or --tag", Exit.USAGE
             )
         info = await find_checkpoint(engine, where)
         run_of = (await engine.runs(info.session_id)).get(info.thread_id)
