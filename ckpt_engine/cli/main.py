@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -75,4 +78,14 @@ def options(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except SystemExit as done:
+        if "temporalio.bridge" not in sys.modules or not isinstance(done.code, int):
+            raise
+        # Threads of the SDK's may still be letting go of an answer, which crashes an interpreter
+        # that is being taken down. Everything of ours is closed by now.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(done.code)

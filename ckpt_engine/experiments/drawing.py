@@ -97,12 +97,17 @@ def draw_tree(report: Report) -> str:
     row = 16 if rows > 60 else 20
     most = max((t.spent.steps for _, trials in lanes for t in trials), default=1) or 1
     step = max(2.0, min(22.0, (_WIDTH - _LEFT - 240) / most))
-    parts = [_open(rows * row + 16, "The seeds and the branches that were tried from them")]
+    parts = [
+        _open(
+            rows * row + 16 + 6 * len(lanes), "The seeds and the branches that were tried from them"
+        )
+    ]
     y = 14
     for title, trials in lanes:
         top = y
         parts.append(f'<circle cx="16" cy="{y}" r="6" class="seed"/>')
         parts.append(f'<text x="30" y="{y + 4}" class="name">{escape(title)}</text>')
+        y += 6  # room for the first label
         for trial in trials:
             y += row
             parts += list(_lane(report, trial, y, step))
