@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ckpt_engine import CheckpointEngine
-from ckpt_engine.retention import KEEP_MILESTONES
+from ckpt_engine.retention import KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
 
 from .common import Bench, Clock, Figure, engine_in, steps
 
@@ -20,13 +20,8 @@ async def run(bench: Bench) -> list[Figure]:
         for number in range(bench.size(200, 50)):
             await from_short.time(engine.branch(tips["short"], f"b{number}"))
             await from_long.time(engine.branch(tips["long"], f"b{number}"))
-    snapshot = Clock()
-    async with engine_in(bench.folder) as engine:
-        bench.advance("branches: dropping half and collecting")
-        await _fill(engine, "long", long, snapshot)
-        collecting = Clock()
-        report = await collecting.time(engine.collect(KEEP_MILESTONES(long // 2), thread_id="long"))
-        assert len(report.dropped) == long - long // 2
+    halves = {"the older half": KEEP_LAST_N(long // 2), "every other": KEEP_MILESTONES(long // 2)}
+    collected = [await _collected(bench, long, *half) for half in halves.items()]
     ratio = from_long.median / from_short.median
     return [
         Figure(
@@ -35,13 +30,23 @@ async def run(bench: Bench) -> list[Figure]:
             ratio,
             note=f"{from_long.ms} / {from_short.ms}",
         ),
-        Figure(
-            f"drop half of {long:,} and collect / one snapshot",
-            50,
-            collecting.median / snapshot.median,
-            note=f"{collecting.ms} / {snapshot.ms}",
-        ),
+        *collected,
     ]
+
+
+async def _collected(bench: Bench, count: int, which: str, policy: RetentionPolicy) -> Figure:
+    bench.advance(f"branches: dropping {which} of {count} and collecting")
+    snapshot, collecting = Clock(), Clock()
+    async with engine_in(bench.folder) as engine:
+        await _fill(engine, "long", count, snapshot)
+        report = await collecting.time(engine.collect(policy, thread_id="long"))
+        assert len(report.dropped) == count - count // 2
+    return Figure(
+        f"drop {which} of {count:,} and collect / one snapshot",
+        50,
+        collecting.median / snapshot.median,
+        note=f"{collecting.ms} / {snapshot.ms}",
+    )
 
 
 async def _fill(engine: CheckpointEngine, thread: str, count: int, clock: Clock) -> str:

@@ -98,15 +98,18 @@ def load(source: Source, session: int) -> Session:
     many = [row.cid for row in found if row.nparents > 1]
     for edge in sorted(tx.find(Edge, child=In(many)), key=lambda e: e.ord):
         edges[edge.child].append(edge.parent)
+    ids = {row.cid: id_from_bytes(row.id) for row in found}
     parents: dict[str, tuple[str, ...]] = {}
     for row in found:
-        first = rows.get(row.parent) if row.parent is not None else None
-        if first is None and row.parent is not None:
-            first = source.first_parent(row)
-        others = [rows[cid] for cid in edges[row.cid] if cid in rows]
-        linked = ([first] if first is not None else []) + others
-        parents[id_from_bytes(row.id)] = tuple(id_from_bytes(p.id) for p in linked)
-    by_id = {id_from_bytes(row.id): row for row in found}
+        linked: list[str] = []
+        if row.parent is not None and row.parent in ids:
+            linked.append(ids[row.parent])
+        elif row.parent is not None and (first := source.first_parent(row)) is not None:
+            linked.append(id_from_bytes(first.id))
+        if row.nparents > 1:
+            linked += [ids[cid] for cid in edges[row.cid] if cid in ids]
+        parents[ids[row.cid]] = tuple(linked)
+    by_id = {ids[row.cid]: row for row in found}
     return Session(threads, lineages, rows, parents, by_id)
 
 
