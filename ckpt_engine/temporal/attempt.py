@@ -287,6 +287,7 @@ class Attempt:
                 "workflow_id": info.workflow_id,
                 "run_id": info.workflow_run_id,
                 **({"base": header.base} if header.base else {}),
+                **({"line": list(header.line)} if header.line else {}),
                 **({"build": self._runtime.build} if self._runtime.build else {}),
             },
             fallback_to_head=True,

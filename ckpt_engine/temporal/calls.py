@@ -224,4 +224,6 @@ async def _recalled(call: _Call, input: StartChildWorkflowInput) -> Any:
             RECALL, ask.model_dump(mode="json"), result_type=input.ret_type, **QUICK
         )
         session.replayed = max(session.replayed, step or 0)
+        if step is not None and (made := session.stored_id(step)) is not None:
+            session.advance(call.line, call.header.parents, made, step)
     return result

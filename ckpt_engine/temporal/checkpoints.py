@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointNotFound, InvalidRequest, ThreadNotFound
 from ..model import CheckpointInfo, SnapshotTrigger, StepCommit, Thread, WorkflowRun
@@ -129,12 +130,16 @@ async def prepare_child(
     if name is None:
         name = await free_name(engine, ask.session, ask.thread, "rewind")
     await engine.branch(seeds[0].id, name, thread_id=ask.thread)
+    parents, step = tuple(seed.id for seed in seeds), seeds[-1].step + 1
+    if ask.resume == "replay" and "append" in content and any(map(_on_a_line, seeds)):
+        parents, step = (*parents, await _share(engine, ask, seeds, content)), step + 1
+        content = {}
     await engine.commit_step(
         StepCommit(
             checkpoint_id=ask.checkpoint,
             thread_id=ask.thread,
-            step=seeds[-1].step + 1,
-            parents=tuple(seed.id for seed in seeds),
+            step=step,
+            parents=parents,
             **content,
             trigger=SnapshotTrigger.MANUAL,
             node=ask.kind,
@@ -152,6 +157,43 @@ async def prepare_child(
     )
     await engine.register_run(ask.thread, run_of(ask))
     return await _prepared(engine, client, ask)
+
+
+def _on_a_line(info: CheckpointInfo) -> bool:
+    return "line" in info.metadata
+
+
+def _shared_id(checkpoint_id: str) -> str:
+    drawn = blake2b(checkpoint_id.encode(), digest_size=10).hexdigest()
+    return drawn + checkpoint_id[20:]
+
+
+async def _share(
+    engine: CheckpointEngine,
+    ask: PrepareChild,
+    seeds: Sequence[CheckpointInfo],
+    content: dict[str, Any],
+) -> str:
+    """Commit what a child changes apart from its seed, so that lines side by side can have it.
+
+    It follows only where all of them began; a line that went on from their join would read the
+    others.
+    """
+    oldest = (await engine.path(seeds[0].id))[0]
+    shared = _shared_id(ask.checkpoint)
+    await engine.commit_step(
+        StepCommit(
+            checkpoint_id=shared,
+            thread_id=ask.thread,
+            step=seeds[-1].step + 1,
+            parents=(oldest.id,),
+            **content,
+            trigger=SnapshotTrigger.MANUAL,
+            node="overrides",
+            metadata={"fingerprint": "overrides", **({"sub": ask.sub} if ask.sub else {})},
+        )
+    )
+    return shared
 
 
 def _summary(overrides: Overrides) -> str:
@@ -199,6 +241,8 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
         )
         count = await count_again(client, again)
         prefix = _prefix(path, base, count)
+        if _shared_id(first.id) in first.parents:
+            prefix = prefix.model_copy(update={"shared": _shared_id(first.id)})
         again = again if count else None
     seed = SeedHeader(
         session=ask.session,
@@ -217,7 +261,7 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
         args = [_plain(payload) for payload in await _arguments(engine, client, path, made_by)]
     return PreparedChild(
         seed=seed,
-        target=list(first.parents),
+        target=[parent for parent in first.parents if parent != _shared_id(first.id)],
         args=args,
         again=again,
         version=request.version if request else "",
@@ -226,15 +270,28 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
 
 def _prefix(path: Sequence[CheckpointInfo], base: int, signals: int) -> Prefix:
     """Say which numbers on the way to a child's first checkpoint are steps with a result."""
-    before = {info.step: info for info in path if "call" not in info.metadata}
     calls = {info.metadata["call"]: info.step for info in path if "call" in info.metadata}
-    upto = max([*before, *calls.values()])
-    skips = [
-        step for step, info in before.items() if step > base and "attempt" not in info.metadata
-    ]
-    gaps = [step for step in range(base + 1, upto + 1) if step not in before and step not in calls]
+    steps = {info.step for info in path if "attempt" in info.metadata and info.step > base}
+    lines: dict[str, dict[int, int]] = {}
+    for info in path:
+        if _on_a_line(info) and info.step > base:
+            key, place = info.metadata["line"]
+            lines.setdefault(key, {})[place] = info.step
+    aside = {number for line in lines.values() for number in line.values()}
+    before = {info.step for info in path if "call" not in info.metadata}
+    upto = max([base, *(steps - aside), *calls.values()])
+    skips = [step for step in before if step > base and (step not in steps or step in aside)]
+    last = max([upto, *aside])
+    gaps = [step for step in range(base + 1, last + 1) if step not in before and step not in calls]
     return Prefix(
-        start=base, upto=upto, skips=sorted(skips), gaps=gaps, calls=calls, signals=signals
+        start=base,
+        upto=upto,
+        skips=sorted(skips),
+        gaps=gaps,
+        calls=calls,
+        lines=lines,
+        ids={info.step: info.id for info in path} if lines else {},
+        signals=signals,
     )
 
 

@@ -195,6 +195,9 @@ class Prefix(_Lenient):
         skips: Numbers that are no activities: rewinds, branches and merges on the way.
         gaps: Numbers of activities that failed or had not ended; they run again.
         calls: Number of the call of a sub-workflow -> number under which its result is stored.
+        lines: Parallel line -> place in it -> number of the step.
+        ids: Number -> checkpoint id, where there are such lines.
+        shared: The checkpoint of what a rewind or branch sets, for lines that go on side by side.
         signals: How many signals and updates from before the seed are sent again; the code waits
             for them.
     """
@@ -204,6 +207,9 @@ class Prefix(_Lenient):
     skips: list[int] = Field(default_factory=list)
     gaps: list[int] = Field(default_factory=list)
     calls: dict[int, int] = Field(default_factory=dict)
+    lines: dict[str, dict[int, int]] = Field(default_factory=dict)
+    ids: dict[int, str] = Field(default_factory=dict)
+    shared: str | None = None
     signals: int = 0
 
 
@@ -221,6 +227,7 @@ class StepHeader(_Lenient):
         record: ``False`` for a step that only looks at the agent's memory.
         replay: The step was done before the seed: it answers from the store and does not run.
         base: Number of the last step before the run's code began; 0 unless it continued as new.
+        line: The parallel line it is on, and its place there; ``None`` on the main line.
         sub: The sub-workflow whose line it is, by the checkpoint id of its first step; ``None`` in
             the line of the session's own workflow.
         origin: Where step 0 comes from, while it may not have been committed yet.
@@ -238,6 +245,7 @@ class StepHeader(_Lenient):
     record: bool = True
     replay: bool = False
     base: int = 0
+    line: tuple[str, int] | None = None
     sub: str | None = None
     origin: Origin | None = None
     reset: Reset | None = None

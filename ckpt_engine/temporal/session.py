@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -26,6 +26,7 @@ from .contract import (
     BranchRequest,
     ChildStatus,
     Origin,
+    Prefix,
     Refusal,
     Reset,
     RewindRequest,
@@ -88,8 +89,17 @@ def is_sent_again(payload: Payload | None) -> bool:
 class Line:
     """The frontier of one line of steps: those that are done and that nothing follows yet."""
 
-    def __init__(self, tips: dict[str, int]) -> None:
+    def __init__(self, tips: dict[str, int], key: str = "", *, before_seed: bool = False) -> None:
         self.tips = tips
+        self.key = key
+        self.place = 0
+        self.before_seed = before_seed
+        self._opened: Counter[str] = Counter()
+
+    def key_of(self, name: str) -> str:
+        """Return what tells a line that is opened inside this one from every other."""
+        self._opened[name] += 1
+        return f"{self.key}/{name}#{self._opened[name]}"
 
     def parents(self) -> list[str]:
         """Return the frontier in step order: the next step's parents."""
@@ -181,6 +191,7 @@ class Session:
     in_flight: int = 0
     waiting: int = 0
     extended: set[str] = field(default_factory=set)
+    _on_lines: set[int] = field(default_factory=set)
     calls: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @classmethod
@@ -191,6 +202,7 @@ class Session:
         session.sub = seed.sub
         if seed.prefix is not None:
             session.base = session.replayed = seed.prefix.start
+            session.open_lines(seed.prefix)
         if seed.request_id and seed.kind != "continued" and seed.supervisor is None:
             info = workflow.info()
             session.answered[seed.request_id] = StartedChild(
@@ -303,19 +315,24 @@ class Session:
             raise asyncio.CancelledError("this line was left by a rewind")
         self.settle()
         on = self.current_line()
-        parents = on.parents()
         fingerprint = fingerprint_of(activity, args)
         checkpoint_id = self._draw(fingerprint, local=local)
-        replay = self.replaying and (not record or self.next_replayed())
+        number = self._replayed_on(on) if record and self.replaying else None
+        replay = number is not None or (self.replaying and not record)
         if record and not replay:
             self.step += 1
+            self._leave_prefix(on)
+        parents = on.parents()
+        if number is None:
+            number = self.replayed if replay else self.step
         header = StepHeader(
             session=self.session,
             thread=self.thread,
             id=checkpoint_id,
-            step=self.replayed if replay else self.step,
+            step=number,
             parents=parents,
             fingerprint=fingerprint,
+            line=(on.key, on.place) if on.key else None,
             first=parents[0] not in self.extended,
             record=record,
             replay=replay,
@@ -326,6 +343,7 @@ class Session:
         )
         if record and not replay:
             self.extended.add(parents[0])
+        on.place += record
         self.in_flight += 1
         return Step(header, on, self)
 
@@ -337,7 +355,7 @@ class Session:
     def replaying(self) -> bool:
         """Whether the code is still on its way to the seed."""
         prefix = self.seed.prefix if self.seed else None
-        return prefix is not None and self.replayed < prefix.upto
+        return prefix is not None and (self.replayed < prefix.upto or bool(self._on_lines))
 
     def next_replayed(self) -> bool:
         """Count one more step of the prefix; say whether the store has its result."""
@@ -348,6 +366,42 @@ class Session:
         while self.replayed in prefix.skips:
             self.replayed += 1
         return self.replayed <= prefix.upto and self.replayed not in prefix.gaps
+
+    def open_lines(self, prefix: Prefix) -> None:
+        """Where parallel lines lead to the seed, follow each of them by its real checkpoints."""
+        start = prefix.ids.get(prefix.start)
+        if start is not None:
+            self._on_lines = {n for line in prefix.lines.values() for n in line.values()}
+            self.main = Line({start: prefix.start}, before_seed=True)
+
+    def _replayed_on(self, on: Line) -> int | None:
+        """Return the number under which the next step of a line is stored, if it is."""
+        assert self.seed is not None
+        assert self.seed.prefix is not None
+        prefix = self.seed.prefix
+        if not on.key or not prefix.lines:
+            return self.replayed if self.next_replayed() else None
+        places = prefix.lines.get(on.key, {})
+        number = places.get(on.place)
+        if number is not None:
+            self._on_lines.discard(number)
+        elif later := [places[place] for place in places if place > on.place]:
+            failed = [gap for gap in prefix.gaps if gap < min(later) and gap not in prefix.skips]
+            prefix.skips.extend(failed[:1])  # it runs again; its number is no step of the main line
+        return number
+
+    def _leave_prefix(self, on: Line) -> None:
+        """Before a new step: go on from the seed, a line from its own part of it."""
+        prefix = self.seed.prefix if self.seed else None
+        if self.seed is None or prefix is None or not prefix.ids:
+            return
+        if self.main.before_seed:
+            self.main.before_seed = False
+            self.main.tips = dict.fromkeys(self.seed.parents, self.seed.step)
+        if on.before_seed:
+            on.before_seed = False
+            if prefix.shared is not None:
+                on.tips[prefix.shared] = self.seed.step - 1
 
     def draw_suffix(self) -> str:
         """Return six new hex digits for the name of a child."""
@@ -369,8 +423,18 @@ class Session:
 
     def _done(self, step: Step, *, succeeded: bool) -> None:
         self.in_flight -= 1
-        if succeeded and step.header.record and not step.header.replay:
-            self.advance(step.line, step.header.parents, step.header.id, step.header.step)
+        if not succeeded or not step.header.record:
+            return
+        made: str | None = step.header.id
+        if step.header.replay:
+            made = self.stored_id(step.header.step)
+        if made is not None:
+            self.advance(step.line, step.header.parents, made, step.header.step)
+
+    def stored_id(self, step: int) -> str | None:
+        """Return the checkpoint of a step before the seed, where parallel lines led to it."""
+        prefix = self.seed.prefix if self.seed else None
+        return prefix.ids.get(step) if prefix is not None else None
 
     def advance(self, line: Line, parents: Sequence[str], checkpoint_id: str, step: int) -> None:
         """Put a checkpoint in the place of the parents that it follows."""
@@ -483,12 +547,12 @@ async def line(name: str) -> AsyncIterator[Line]:
     the caller's frontier, and the next step there sees all of it.
 
     Args:
-        name: What it is, for people who read the workflow.
+        name: What tells it from others beside it; the order of their opening tells equal ones.
     """
-    del name
-    outer = _current_line.get() or _session_line()
+    session: Session = workflow.instance().__ckpt_session__
+    outer = session.current_line()
     start = dict(outer.tips)
-    inner = Line(dict(start))
+    inner = Line(dict(start), outer.key_of(name), before_seed=session.replaying)
     token = _current_line.set(inner)
     try:
         yield inner
@@ -496,11 +560,6 @@ async def line(name: str) -> AsyncIterator[Line]:
         _current_line.reset(token)
         if inner.tips != start:
             outer.advance([tip for tip in start if tip not in inner.tips], inner.tips)
-
-
-def _session_line() -> Line:
-    session: Session = workflow.instance().__ckpt_session__
-    return session.main
 
 
 def new_id(rng: Random) -> str:

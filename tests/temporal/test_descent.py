@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -139,3 +140,54 @@ async def test_lines_side_by_side_never_read_each_other(app: App) -> None:
     wanted = {f"{name} {turn}" for name in ("ann", "bob", "eve") for turn in range(4)}
     assert set(seen["writer"][0]) == {"asker 0", *wanted}
     assert len(seen["writer"][0]) == 13
+
+
+@pytest.mark.parametrize("say", ["", "mind the gap"])
+async def test_lines_stay_apart_after_a_rewind_across_them(app: App, say: str) -> None:
+    """The seed is in the middle of both lines; what the rewind says is for everybody."""
+    workflow_id = f"research-{uuid.uuid4().hex[:8]}"
+    both = [gate(workflow_id, name) for name in ("ann/2", "bob/2")]  # type: ignore[arg-type]
+    handle = await app.client.start_workflow(
+        Researchers.run,
+        args=[["ann", "bob"], 4],
+        id=workflow_id,
+        task_queue=app.task_queue,
+    )
+    async with asyncio.timeout(20):
+        for reached, _ in both:
+            await reached.wait()
+    overrides = saying(say) if say else Overrides()
+    await app.sessions.rewind(workflow_id, RewindRequest(to=Target(step=5), overrides=overrides))
+    seen = await handle.result()
+    said = [say] if say else []
+    for name in ("ann", "bob"):
+        before = ["asker 0", f"{name} 0", f"{name} 1", *said]
+        assert seen[name][2:] == [before, [*before, f"{name} 2"]]
+    assert sorted(seen["writer"][0]) == sorted(
+        ["asker 0", *said, *(f"{name} {turn}" for name in ("ann", "bob") for turn in range(4))]
+    )
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 8, 9, 10])
+async def test_lines_are_found_again_however_fast_each_was(app: App, step: int) -> None:
+    """Bob did all his steps while Ann was at her first: nobody waits like that on a replay."""
+    workflow_id = f"research-{uuid.uuid4().hex[:8]}"
+    reached, opened = gate(workflow_id, "ann/0")  # type: ignore[arg-type]
+    handle = await app.client.start_workflow(
+        Researchers.run,
+        args=[["ann", "bob"], 4],
+        id=workflow_id,
+        task_queue=app.task_queue,
+    )
+    await reached.wait()
+    async with asyncio.timeout(20):
+        while (await app.engine.get_latest(await app.thread(workflow_id))).step < 6:
+            await asyncio.sleep(0.02)
+    opened.set()
+    seen = await handle.result()
+    child = await app.sessions.branch(workflow_id, BranchRequest(at=Target(step=step), name="b"))
+    again = await app.client.get_workflow_handle(child.workflow_id).result()
+    for name in ("ann", "bob"):
+        assert again[name] == seen[name]
+    assert sorted(again["writer"][0]) == sorted(seen["writer"][0])
+    assert (await app.engine.verify()).ok
