@@ -40,4 +40,4 @@ TestOnMemory = pytest.mark.timeout(300)(OnMemory.TestCase)
 TestOnSqlite = pytest.mark.timeout(300)(OnSqlite.TestCase)
 TestOnPostgres = pytest.mark.timeout(300)(OnPostgres.TestCase)
 TestOnMemory.settings = TestOnSqlite.settings = plan
-TestOnPostgres.settings = settings(plan, max_examples=12)
+TestOnPostgres.settings = settings(plan, max_examples=8)
