@@ -8,54 +8,21 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.worker import Worker
 
 from ckpt_engine.temporal import CheckpointPlugin
 
 from .common import Bench, Figure
+from .errands import Errand, work
 from .temporal_server import quiet_runtime, temporal_server
-
-__all__ = ["Errand", "run", "work"]
 
 AGENTS, OPEN_AGENTS = 50, 200
 QUEUES = ("bench-with", "bench-without")
 _SLOTS: dict[str, Any] = {"max_concurrent_activities": 300, "max_cached_workflows": 1000}
-
-
-@activity.defn
-async def work(number: int, size: int) -> dict[str, Any]:
-    """Return a result of some ``size`` characters."""
-    return {"number": number, "said": "word " * (size // 5)}
-
-
-@workflow.defn
-class Errand:
-    """Straight-line code that knows nothing of checkpoints."""
-
-    def __init__(self) -> None:
-        self._free = False
-
-    @workflow.run
-    async def run(self, steps: int, waits: bool) -> int:
-        """Do so many steps; half-way, wait to be let go if that is wanted."""
-        for number in range(steps):
-            if waits and number == steps // 2:
-                await workflow.wait_condition(lambda: self._free)
-            await workflow.execute_activity(
-                work, args=[number, 1000], start_to_close_timeout=timedelta(seconds=60)
-            )
-        return steps
-
-    @workflow.signal
-    def go_on(self) -> None:
-        """Let it go."""
-        self._free = True
 
 
 @dataclass
