@@ -34,6 +34,7 @@ POLICIES = {
     "begin": StepPolicy(trigger=SnapshotTrigger.TASK_BOUNDARY),
     "call_model": StepPolicy(trigger=SnapshotTrigger.LLM_CALL),
     "call_tool": StepPolicy(trigger=SnapshotTrigger.TOOL_CALL),
+    "compact": StepPolicy(trigger=SnapshotTrigger.STATE_CHANGE),
     "resume_point": StepPolicy(record=False),
     **{
         f"experiment_{name}": StepPolicy(memory=False)

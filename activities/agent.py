@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+from pydantic import ValidationError
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    ToolCallPart,
+    UserPromptPart,
+)
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -22,6 +29,7 @@ from ckpt_engine.experiments.budget import Lease
 from ckpt_engine.temporal import current_step
 
 from .budget import Purse
+from .compaction import SUMMARISE, CompactSettings, is_crowded, note, split, transcript
 from .conversation import (
     answer_of,
     find_call,
@@ -53,7 +61,7 @@ class AgentActivities:
 
     def all(self) -> list[Callable[..., Any]]:
         """Return the activities to register."""
-        return [self.begin, self.call_model, self.call_tool, self.resume_point]
+        return [self.begin, self.call_model, self.call_tool, self.compact, self.resume_point]
 
     @activity.defn
     async def begin(self, start: AgentInput) -> None:
@@ -87,7 +95,48 @@ class AgentActivities:
         )
         calls = tool_calls_of(response)
         step.next_node = "tools" if calls else "end"
-        return ModelTurn(tool_calls=calls, answer=None if calls else answer_of(response))
+        crowded = is_crowded(
+            _compact(state), tokens=response.usage.input_tokens, messages=len(step.messages)
+        )
+        return ModelTurn(
+            tool_calls=calls, answer=None if calls else answer_of(response), crowded=crowded
+        )
+
+    @activity.defn
+    async def compact(self, lease: Lease | None = None) -> None:
+        """Shorten the conversation as the state says; what a lease does not pay is only dropped."""
+        step = await current_step()
+        state = dict(step.state)
+        settings = _compact(state) or CompactSettings()
+        messages = _conversation(step.messages)
+        parts = split(step.messages, messages, settings.keep)
+        step.next_node = "model"
+        if not parts.gone:
+            step.metadata["summary"] = "nothing to leave out"
+            return
+        summary = None
+        if settings.how == "summarise" and lease is None:
+            left_out = [messages[at] for at in parts.gone]
+            summary = await self._summary(left_out, state)
+        kept = [step.messages[at] for at in parts.before]
+        step.replace(
+            [*kept, note(len(parts.gone), summary), *(step.messages[at] for at in parts.after)]
+        )
+        how = "left out" if summary is None else "summarised"
+        step.metadata["summary"] = f"{how} {len(parts.gone)} of {len(messages)} messages"
+
+    async def _summary(self, messages: Sequence[ModelMessage], state: dict[str, Any]) -> str | None:
+        name = _text(state, "model") or self._spec.model_name
+        asked = ModelRequest(parts=[UserPromptPart(transcript(messages))])
+        async with heartbeating():
+            response = await ask_model(
+                self._models.get(name),
+                [asked],
+                instructions=SUMMARISE,
+                settings=_mapping(state, "settings"),
+                tools=[],
+            )
+        return answer_of(response)
 
     async def _ask(
         self, name: str, stored: Sequence[Any], state: dict[str, Any], purse: Purse | None
@@ -168,6 +217,17 @@ def _find(messages: Sequence[Any], call_id: str) -> ToolCallPart:
         return find_call(_conversation(messages), call_id)
     except InvalidRequest as err:
         unusable("conversation", str(err), err)
+
+
+def _compact(state: Mapping[str, Any]) -> CompactSettings | None:
+    value = state.get("compact")
+    if value is None:
+        return None
+    try:
+        return CompactSettings.model_validate(value)
+    except ValidationError:
+        fields = ", ".join(CompactSettings.model_fields)
+        raise _wrong("compact", f"an object of {fields}", value) from None
 
 
 def _max_steps(state: Mapping[str, Any]) -> int | None:

@@ -73,6 +73,8 @@ class AgentWorkflow(Rewindable, resume="next_node"):
                 answer = turn.answer
                 break
             await self._call_tools(turn.tool_calls)
+            if turn.crowded:
+                await self._step("compact", paid, None, _MODEL)
             self.continue_if_suggested("model")
         session = self.checkpoint_session
         return AgentResult(

@@ -40,10 +40,17 @@ class ToolCall(BaseModel):
 
 
 class ModelTurn(BaseModel):
-    """What the workflow needs to know of a model's response: tool calls, or an answer."""
+    """What the workflow needs to know of a model's response.
+
+    Attributes:
+        tool_calls: The tools it calls, or
+        answer: its answer.
+        crowded: Whether the conversation is to be shortened before the next turn.
+    """
 
     tool_calls: list[ToolCall] = Field(default_factory=list)
     answer: str | None = None
+    crowded: bool = False
 
 
 class ToolOutcome(BaseModel):

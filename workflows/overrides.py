@@ -25,6 +25,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model": ("a model's name", lambda value: isinstance(value, str)),
     "instructions": ("text", lambda value: isinstance(value, str)),
     "settings": ("an object", lambda value: isinstance(value, Mapping)),
+    "compact": ("an object", lambda value: isinstance(value, Mapping)),
     "usage": ("an object", lambda value: isinstance(value, Mapping)),
     "max_steps": ("a whole number of at least 1", _is_limit),
 }

@@ -263,9 +263,10 @@ class Attempt:
 
     def _step_commit(self, changes: StepChanges, tools_result: dict[str, Any]) -> StepCommit:
         header, info, policy = self._header, self._info, self._policy
-        added = changes.added
+        added, rewritten = changes.added, changes.messages
         if policy.redact is not None:
             added = [policy.redact(message) for message in added]
+            rewritten = rewritten and [policy.redact(message) for message in rewritten]
         return StepCommit(
             checkpoint_id=header.id,
             thread_id=header.thread,
@@ -273,6 +274,7 @@ class Attempt:
             parents=tuple(header.parents),
             first=header.first,
             append=added,
+            messages=rewritten,
             state_set=changes.state_set,
             state_delete=changes.state_delete,
             tools_result=tools_result,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,7 @@ class StepChanges:
 
     Attributes:
         added: New messages.
+        messages: The whole conversation instead, where the step has rewritten it.
         state_set: Keys set or changed, with their values.
         state_delete: Keys deleted.
         next_node: What comes next.
@@ -43,6 +44,7 @@ class StepChanges:
     """
 
     added: list[Any] = field(default_factory=list)
+    messages: list[Any] | None = None
     state_set: dict[str, Any] = field(default_factory=dict)
     state_delete: list[str] = field(default_factory=list)
     next_node: str | None = None
@@ -75,6 +77,7 @@ class Step:
         self.next_node: str | None = None
         self.metadata: dict[str, Any] = {}
         self.added: list[Any] = []
+        self._rewritten = False
         self._before = copy.deepcopy(state)
 
     def append(self, *messages: Any) -> None:
@@ -82,12 +85,21 @@ class Step:
         self.added.extend(messages)
         self.messages.extend(messages)
 
+    def replace(self, messages: Iterable[Any]) -> None:
+        """Put another conversation in the place of this one, such as a shorter one.
+
+        What both begin with is stored once; the old one stays in the checkpoints before.
+        """
+        self.messages = list(messages)
+        self._rewritten = True
+
     def changes(self) -> StepChanges:
         """Return what has been added and changed so far."""
         before, after = self._before, self.state
         missing = object()
         return StepChanges(
             added=self.added,
+            messages=self.messages if self._rewritten else None,
             state_set={k: v for k, v in after.items() if before.get(k, missing) != v},
             state_delete=[k for k in before if k not in after],
             next_node=self.next_node,

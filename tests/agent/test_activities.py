@@ -264,4 +264,4 @@ async def test_a_long_model_call_heartbeats_and_hears_a_cancellation(chat: ChatS
 
 def test_a_worker_gets_every_activity() -> None:
     names = [a.__temporal_activity_definition.name for a in AgentActivities(SPEC).all()]  # type: ignore[attr-defined]
-    assert names == ["begin", "call_model", "call_tool", "resume_point"]
+    assert names == ["begin", "call_model", "call_tool", "compact", "resume_point"]
