@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := ckpt_engine activities workflows worker.py examples tests benchmarks
 
-.PHONY: help demo test check bench fmt setup server
+.PHONY: help demo test soak check bench fmt setup server
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   see an agent rewound and branched while it runs"
 	@echo "make test   checks and every test, on a real Temporal server"
+	@echo "make soak   a thousand workers killed at random, a few minutes"
 	@echo "make check  format, lint, types"
 	@echo "make bench  measurements"
 	@echo "make fmt    format the code"
@@ -20,6 +21,9 @@ demo: setup
 
 test: check server
 	$(BIN)/python -m pytest
+
+soak: server
+	SOAK_KILLS=1000 $(BIN)/python -m pytest -s tests/acceptance/test_soak.py
 
 check: setup
 	$(BIN)/ruff format --check $(CODE)

@@ -563,8 +563,12 @@ async def line(name: str) -> AsyncIterator[Line]:
 
 
 def new_id(rng: Random) -> str:
-    """Return a new checkpoint id, the same on every replay."""
-    return new_checkpoint_id(rng, at_ms=int(workflow.now().timestamp() * 1000))
+    """Return a new checkpoint id, the same on every replay.
+
+    Its time is the run's start: that of the workflow task is another one when the task is tried
+    again, and local activities may have committed their steps, and step 0, under ids of the first.
+    """
+    return new_checkpoint_id(rng, at_ms=int(workflow.info().workflow_start_time.timestamp() * 1000))
 
 
 def fingerprint_of(name: str, args: Sequence[Any]) -> str:

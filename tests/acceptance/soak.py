@@ -1,4 +1,4 @@
-"""Many agents, two workers, and kills at random: what came of it, counted."""
+"""Many agents, a few workers, and kills at random: what came of it, counted."""
 
 from __future__ import annotations
 
@@ -60,13 +60,15 @@ class Soak:
         stage: Where.
         kills: How many workers to kill in all.
         agents: How many agents are to run at any time.
+        workers: How many workers are to run at any time.
         seed: Of the random lives.
     """
 
-    def __init__(self, stage: Stage, *, kills: int, agents: int, seed: int) -> None:
+    def __init__(self, stage: Stage, *, kills: int, agents: int, workers: int, seed: int) -> None:
         self._stage = stage
         self._kills = kills
         self._agents = agents
+        self._workers = workers
         self._random = random.Random(seed)
         self._done: list[tuple[Trip, WorkflowHandle[Any, list[str]]]] = []
         self.figures = Figures()
@@ -79,7 +81,7 @@ class Soak:
             trip = Trip.model_validate({"how": kind, "nodes": NODES})
             undisturbed[kind] = await self._stage.undisturbed(trip)
         agents = [asyncio.create_task(self._keep_one()) for _ in range(self._agents)]
-        await asyncio.gather(self._reap(), self._reap())
+        await asyncio.gather(*(self._reap() for _ in range(self._workers)))
         async with self._stage.worker(), self._stage.worker():
             await asyncio.gather(*agents)
         self.figures.seconds = round(time.monotonic() - began, 1)

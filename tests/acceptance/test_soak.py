@@ -11,12 +11,15 @@ from .conftest import Stage
 from .soak import Soak
 
 KILLS = int(os.environ.get("SOAK_KILLS", "20"))
-SEED = int(os.environ.get("SOAK_SEED", random.randrange(10**6) if KILLS > 100 else 1))
+LONG = KILLS > 100
+SEED = int(os.environ.get("SOAK_SEED", random.randrange(10**6) if LONG else 1))
 
 
 @pytest.mark.timeout(120 + 2 * KILLS)
 async def test_kills_at_random_leave_no_doubles_and_no_losses(stage: Stage) -> None:
-    figures = await Soak(stage, kills=KILLS, agents=16 if KILLS < 100 else 32, seed=SEED).run()
+    agents, workers = (40, 4) if LONG else (16, 2)
+    soak = Soak(stage, kills=KILLS, agents=agents, workers=workers, seed=SEED)
+    figures = await soak.run()
     print(f"seed {SEED}: {figures}")  # noqa: T201 - shown by `make soak`
     assert figures.clean, figures
     assert figures.kills >= KILLS
