@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,4 +82,19 @@ def _result(row: CheckpointRow) -> str | None:
         value = codec.unpack(packed, {})
     except (CheckpointError, KeyError):
         return None
+    if isinstance(value, dict) and "kept" in value:
+        value = _unwrapped(value)
+        if value is None:
+            return None
     return f"{row.node}: {short(value)}" if row.node else short(value)
+
+
+def _unwrapped(kept: dict[str, Any]) -> Any:
+    """Return what a workflow's step returned, if it was kept and can be read as JSON."""
+    encoding = (kept.get("metadata") or {}).get("encoding")
+    if kept["kept"] != "all" or encoding != b"json/plain":
+        return None
+    try:
+        return json.loads(kept["data"])
+    except ValueError:
+        return None

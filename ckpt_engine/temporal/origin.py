@@ -75,6 +75,7 @@ async def ensure_origin(
             node=ORIGIN_NODE,
             metadata={
                 "fingerprint": "start",
+                "summary": f"{run.workflow_type} begins",
                 "workflow_type": run.workflow_type,
                 "task_queue": started.task_queue.name,
                 "workflow_id": run.workflow_id,

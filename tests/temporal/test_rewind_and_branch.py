@@ -44,6 +44,7 @@ async def test_every_step_is_a_checkpoint_and_step_0_tells_how_it_started(app: A
         (3, "walk", "3"),
     ]
     start = await app.engine.time_travel_to_step(thread, 0)
+    assert start.summary == "Walker begins"
     assert [p["data"] for p in start.tools_result] == [f'"{handle.id}"'.encode(), b"3", b"-1"]
     last = await app.engine.get_latest(thread)
     assert last.tools_result["data"] == b'"done 2"'
