@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from ckpt_engine import CheckpointEngine, SnapshotConfig, create_checkpoint_engine
 from ckpt_engine.errors import InvalidRequest, StoreBusy, StoreUnavailable, Unstorable
+from ckpt_engine.stores.postgres import PostgresTx
 from ckpt_engine.testing.postgres import PostgresServer
 
 from ..postgres import server, url_in
@@ -261,3 +262,30 @@ async def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     )
     with pytest.raises(InvalidRequest, match=r"ckpt-engine\[postgres\]"):
         await create_checkpoint_engine("postgresql://host/db")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_connection_lost_in_the_commit_leaves_no_doubt(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = PostgresTx.commit
+    lost: list[str] = []
+
+    def losing(tx: PostgresTx) -> None:
+        if not lost:
+            lost.append(tx.number)
+            if when == "after":
+                commit(tx)
+            tx._db.close()
+            raise psycopg.OperationalError("the server is gone")
+        commit(tx)
+
+    async with await create_checkpoint_engine(url_in(tmp_path)) as engine:
+        await engine.snapshot("t", append=[0])
+        monkeypatch.setattr(PostgresTx, "commit", losing)
+        taken = await engine.snapshot("t", append=[1])
+        assert lost
+        assert (await engine.get_latest("t")).id == taken
+        await engine.snapshot("t", append=[2])
+        assert await said(engine, "t") == [0, 1, 2]
+        assert (await engine.verify()).problems == ()
