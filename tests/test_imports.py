@@ -40,6 +40,7 @@ AROUND_WORKFLOWS = {
         "calls",
         "policy",
         "replay_clock",
+        "search_attributes",
         "stand_in",
         "supervisor",
         "workflow_side",

@@ -24,6 +24,7 @@ from .engine_activities import EngineActivities
 from .interceptor import CheckpointActivityInbound
 from .patience import to_the_end
 from .policy import Policies, StepPolicy
+from .registration import register
 from .runner import for_checkpoints
 from .telemetry import Telemetry, build_of, meter_of
 from .workflow_side import CheckpointWorkflowInbound
@@ -48,6 +49,10 @@ class CheckpointPlugin(SimplePlugin):
         config: How the engine takes snapshots.
         keys: Encrypts the checkpoints' content at rest; give the same to an
             :class:`~ckpt_engine.temporal.EncryptionCodec` for Temporal's own payloads.
+        search_attributes: Put session, thread and branch of rewindable workflows where Temporal
+            can search for them (``CkptSession``, ``CkptThread``, ``CkptBranch``); a worker that
+            starts registers them where the namespace lacks them. Set it on every worker of a task
+            queue, or on none.
         policies: Activity type (or ``type@queue``, or ``*``) to what is a step and what is kept.
         max_result_bytes: Largest encoded result of a step; above it the step fails, clearly and
             not retryably, with nothing stored. The server's own limit by default.
@@ -59,12 +64,14 @@ class CheckpointPlugin(SimplePlugin):
         *,
         config: SnapshotConfig | None = None,
         keys: Keyring | None = None,
+        search_attributes: bool = False,
         policies: Mapping[str, StepPolicy] | None = None,
         max_result_bytes: int = BLOB_LIMIT,
     ) -> None:
         self._engine_url = engine_url
         self._config = config
         self._keys = keys
+        self._search_attributes = search_attributes
         self._policies = Policies(dict(policies or {}))
         self._max_result_bytes = max_result_bytes
         self._engine: CheckpointEngine | None = None
@@ -120,6 +127,8 @@ class CheckpointPlugin(SimplePlugin):
             await next(worker)
             return
         try:
+            if self._search_attributes:
+                await register(worker.client)
             engine = await self._open(worker.client)
         except Exception:
             # A worker that never began would let whoever stops it wait for ever.
@@ -143,7 +152,14 @@ class CheckpointPlugin(SimplePlugin):
             await to_the_end(self._leave())
 
     def _settings(self) -> tuple[object, ...]:
-        return self._engine_url, self._config, self._keys, self._policies, self._max_result_bytes
+        return (
+            self._engine_url,
+            self._config,
+            self._keys,
+            self._search_attributes,
+            self._policies,
+            self._max_result_bytes,
+        )
 
     async def _open(self, client: Client) -> CheckpointEngine:
         from ckpt_engine import create_checkpoint_engine
@@ -171,8 +187,11 @@ class _Interceptor(Interceptor):
     def __init__(self, plugin: CheckpointPlugin) -> None:
         self.plugin = plugin
         self._runtime: Runtime | None = None
-        policies = {"policies": plugin._policies}
-        self._inbound = type("Inbound", (CheckpointWorkflowInbound,), policies)
+        how = {
+            "policies": plugin._policies,
+            "search_attributes": plugin._search_attributes,
+        }
+        self._inbound = type("Inbound", (CheckpointWorkflowInbound,), how)
 
     def serve(self, runtime: Runtime) -> None:
         """Let the worker's activities use an open engine and the worker's own client."""

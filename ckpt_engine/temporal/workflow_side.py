@@ -38,6 +38,7 @@ from .contract import (
 from .policy import Policies
 from .replay_clock import ReplayClock
 from .rewindable import OWN_SIGNALS, OWN_UPDATES, Rewindable, resume_of
+from .search_attributes import show
 from .session import Session, header_payload, is_sent_again
 from .stand_in import tell_supervisor
 from .supervisor import Supervisor
@@ -50,9 +51,11 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
 
     Attributes:
         policies: Which activities are steps; set on the class that the plugin makes.
+        search_attributes: Whether sessions can be searched for in Temporal; likewise.
     """
 
     policies: ClassVar[Policies] = Policies()
+    search_attributes: ClassVar[bool] = False
 
     def __init__(self, next: WorkflowInboundInterceptor) -> None:
         super().__init__(next)
@@ -82,6 +85,8 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         if not issubclass(input.type, Rewindable):
             return await self.next.execute_workflow(input)
         self.session.args = input.args
+        if self.search_attributes:
+            show(self.session)
         supervisor = Supervisor(self.session, lambda: self._body(input), input.args)
         try:
             result = await supervisor.run()
