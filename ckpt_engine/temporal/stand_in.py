@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +12,6 @@ from temporalio.exceptions import (
     ApplicationError,
     CancelledError,
     FailureError,
-    is_cancelled_exception,
 )
 
 from .children import QUICK
@@ -38,18 +36,25 @@ class StandIn:
         self._session = session
         self._id = workflow_id
         self._look_every = look_every
+        self._reason: str | None = None
+        self._told = False
+
+    def leave(self, reason: str = "") -> None:
+        """Have the child cancelled; its outcome is still waited for.
+
+        Cancelling the task that waits would not do: a signal that is being sent swallows it.
+        """
+        self._reason = reason if self._reason is None else self._reason
+
+    @property
+    def _is_left(self) -> bool:
+        return self._reason is not None and not self._told
 
     async def outcome(self) -> Any:
-        """Return the child's result, or raise as it failed; a cancellation is passed on to it."""
-        while True:
-            try:
-                await self._ended()
-                break
-            except (asyncio.CancelledError, ActivityError) as err:
-                if not is_cancelled_exception(err):
-                    raise
-                self._look_every = _WHILE_LEAVING
-                await self._cancel(str(err.args[0]) if err.args else "")
+        """Return the child's result, or raise as it failed."""
+        while not await self._ended():
+            self._told, self._look_every = True, _WHILE_LEAVING
+            await self._cancel(self._reason or "")
         try:
             return await workflow.execute_activity(OUTCOME, self._id, result_type=RawValue, **QUICK)
         except ActivityError as err:
@@ -60,20 +65,25 @@ class StandIn:
                 raise (told.cause or told) from None
             raise
 
-    async def _ended(self) -> None:
+    async def _ended(self) -> bool:
+        """Wait until the child has ended; return ``False`` where it is to be cancelled first."""
         try:
             handle = workflow.get_external_workflow_handle(self._id)
             await handle.signal(REPORT, workflow.info().workflow_id)
         except FailureError:
-            return  # it has ended
+            return True  # it has ended
         while self._id not in self._session.ended:
             try:
                 await workflow.wait_condition(
-                    lambda: self._id in self._session.ended, timeout=self._look_every
+                    lambda: self._is_left or self._id in self._session.ended,
+                    timeout=self._look_every,
                 )
             except TimeoutError:
                 if await workflow.execute_activity(HAS_ENDED, self._id, **QUICK):
-                    return
+                    return True
+            if self._is_left:
+                return False
+        return True
 
     async def _cancel(self, reason: str) -> None:
         try:

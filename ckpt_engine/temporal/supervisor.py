@@ -69,11 +69,12 @@ class Supervisor:
         stands_in = session.seed is not None and session.seed.supervisor is not None
         self._parks = instance.ckpt_on_failure == "park" and not stands_in
         self._running: asyncio.Future[Any]
+        self._stand_in: StandIn | None = None
         if session.active is None:
             self._running = asyncio.ensure_future(body())
         else:
-            stand_in = StandIn(session, session.active.workflow_id, instance.ckpt_look_every)
-            self._running = asyncio.ensure_future(stand_in.outcome())
+            self._stand_in = StandIn(session, session.active.workflow_id, instance.ckpt_look_every)
+            self._running = asyncio.ensure_future(self._stand_in.outcome())
             self._follow(session.active.workflow_id)
 
     async def run(self) -> Any:
@@ -133,7 +134,7 @@ class Supervisor:
         self._cancelled = True
         if workflow.cancellation_reason() == SUPERSEDED:
             self._session.stopped, self._session.phase = True, "closing"
-        self._running.cancel()
+        self._leave("")
 
     async def _outcome(self) -> Any:
         if self._session.failure:
@@ -184,7 +185,7 @@ class Supervisor:
             ),
         )
         child = self._started("rewind", handle, prepared, request.request_id)
-        self._running, self._nothing_runs = handle, False
+        self._running, self._stand_in, self._nothing_runs = handle, None, False
         session.phase, session.failure = "supervising", ""
         if self._cancelled:
             handle.cancel()
@@ -197,7 +198,7 @@ class Supervisor:
         self._running.add_done_callback(lambda left: left.cancelled() or left.exception())
         if session.active is not None:
             self._mark(session.active.workflow_id, "superseded")
-            self._running.cancel(SUPERSEDED)
+            self._leave(SUPERSEDED)
             await workflow.wait([cast("asyncio.Task[Any]", self._running)])
             return
         if request.in_flight == "wait":
@@ -213,6 +214,12 @@ class Supervisor:
         self._running.cancel()
         # User code may take its time to clean up, or swallow the cancellation; it can do no harm.
         await workflow.wait([cast("asyncio.Task[Any]", self._running)], timeout=_PATIENCE.seconds)
+
+    def _leave(self, reason: str) -> None:
+        if self._stand_in is not None:
+            self._stand_in.leave(reason)
+        else:
+            self._running.cancel(reason)
 
     # Branch
 

@@ -18,8 +18,6 @@ QUICKLY: dict[str, Any] = {"start_to_close_timeout": timedelta(seconds=20)}
 class LongWalker(Rewindable, resume="next_node"):
     """Walks ``nodes`` nodes and continues as new whenever the server suggests it."""
 
-    ckpt_look_every = timedelta(seconds=1)
-
     def __init__(self) -> None:
         self.noted: list[str] = []
 
@@ -50,6 +48,17 @@ class LongWalker(Rewindable, resume="next_node"):
         return len(self.noted)
 
 
+@workflow.defn
+class Watched(LongWalker):
+    """The same, looking every second whether its stand-in was terminated."""
+
+    ckpt_look_every = timedelta(seconds=1)
+
+    @workflow.run
+    async def run(self, root: str, nodes: int, fail_at: int = -1) -> list[str]:
+        return await super().run(root, nodes, fail_at)
+
+
 @activity.defn
 async def add(total: int, more: int) -> int:
     step = await current_step()
@@ -78,4 +87,4 @@ class Chapters(Rewindable):
         self.bonus.append(amount)
 
 
-WORKFLOWS = [LongWalker, Chapters, Walker]
+WORKFLOWS = [LongWalker, Watched, Chapters, Walker]

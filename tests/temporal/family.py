@@ -77,3 +77,32 @@ class Researchers(Rewindable):
                 await workflow.execute_activity(think, args=[name, turn], **QUICKLY)
                 for turn in range(turns)
             ]
+
+
+@workflow.defn
+class Talk(Rewindable):
+    """Straight-line code that repeats what it is told, by signal or update, until "bye"."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.answers: list[str] = []
+
+    @workflow.run
+    async def run(self) -> list[str]:
+        while True:
+            await workflow.wait_condition(lambda: len(self.said) > 0)
+            text = self.said.pop(0)
+            if text == "bye":
+                return self.answers
+            await workflow.execute_activity(think, args=[text, 0], **QUICKLY)
+            self.answers.append(text)
+
+    @workflow.signal
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @workflow.update
+    async def ask(self, text: str) -> int:
+        self.said.append(text)
+        await workflow.wait_condition(lambda: text in self.answers)
+        return len(self.answers)

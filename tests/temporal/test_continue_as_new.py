@@ -20,7 +20,7 @@ from ckpt_engine.temporal import BranchRequest, Overrides, RewindRequest, Target
 from ..conftest import start_server
 from .app import ACTIVITIES, gate
 from .conftest import App, running_app
-from .continuing import WORKFLOWS, Chapters, LongWalker, add
+from .continuing import WORKFLOWS, Chapters, LongWalker, Watched, add
 
 SUGGESTED_AT = 60
 
@@ -49,14 +49,17 @@ async def app(
         yield running
 
 
-async def started(app: App, nodes: int, fail_at: int = -1) -> WorkflowHandle[Any, list[str]]:
+async def started(
+    app: App, nodes: int, fail_at: int = -1, workflow: Any = LongWalker
+) -> WorkflowHandle[Any, list[str]]:
     workflow_id = f"long-{uuid.uuid4().hex[:8]}"
-    return await app.client.start_workflow(
-        LongWalker.run,
+    handle: WorkflowHandle[Any, list[str]] = await app.client.start_workflow(
+        workflow.run,
         args=[workflow_id, nodes, fail_at],
         id=workflow_id,
         task_queue=app.task_queue,
     )
+    return handle
 
 
 async def runs(app: App, workflow_id: str) -> list[str]:
@@ -75,10 +78,10 @@ async def runs(app: App, workflow_id: str) -> list[str]:
 
 
 async def supervising_after_continuing(
-    app: App, nodes: int = 6, fail_at: int = -1
+    app: App, nodes: int = 6, fail_at: int = -1, workflow: Any = LongWalker
 ) -> tuple[WorkflowHandle[Any, list[str]], WorkflowHandle[Any, Any], asyncio.Event]:
     """Return an address that has continued as new beside its child, which waits at node 3."""
-    handle = await started(app, nodes, fail_at)
+    handle = await started(app, nodes, fail_at, workflow)
     reached, _ = gate(handle.id, 2)
     await reached.wait()
     in_child, opened = gate(handle.id, 3)
@@ -182,7 +185,7 @@ async def test_a_child_that_fails_fails_the_continued_address_in_the_same_way(ap
 
 
 async def test_a_child_that_was_terminated_is_missed_by_the_continued_address(app: App) -> None:
-    address, child, _ = await supervising_after_continuing(app)
+    address, child, _ = await supervising_after_continuing(app, workflow=Watched)
     await child.terminate("by hand")
     with pytest.raises(WorkflowFailureError) as ended:
         await address.result()
