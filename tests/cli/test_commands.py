@@ -198,7 +198,7 @@ def test_a_branch_is_named_by_its_workflow_like_a_session(ckpt: Ckpt) -> None:
         (("rewind", "looked-at", "--step", "2", "--next-node", "moon"), 2, "one of model"),
         (("log", "looked-at", "--thread", "none"), 3, "the session has main"),
         (("log", "looked-at", "--trigger", "none"), 2, "tool_call"),
-        (("run", QUESTION, "--home", "/proc/none"), 1, "No such file or directory"),
+        (("demo", "--home", "/proc/none"), 1, "No such file or directory"),
         (("tree", "nobody"), 3, "ckpt list"),
         (("run", QUESTION, "--settings", "{"), 2, "not JSON"),
         (("run", QUESTION, "--data", "/no/such/file"), 2, "no file"),
