@@ -237,14 +237,14 @@ class ExperimentWorkflow:
         self, trial: Trial, point: BranchPoint, lease: Lease | None
     ) -> BaseException | None:
         """Run a trial's agent to its end; return what it failed with."""
-        variant, question = self._spec.variant(trial.variant), self._spec.question(trial.question)
+        variant = self._spec.variant(trial.variant)
         request = BranchRequest(
             at=Target(checkpoint=point.checkpoint),
             name=self._plan.branch_name(trial),
             overrides=Overrides(
                 messages=self._plan.messages(trial),
                 state=variant.state_patch(),
-                next_node=variant.next_node or ("model" if question.say else None),
+                next_node=variant.next_node,
             ),
             reason=f"experiment {self._spec.name}: {trial.name}",
         )

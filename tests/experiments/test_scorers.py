@@ -56,12 +56,38 @@ def judging(request: Request) -> Response:
     return Response(json.dumps(said), content_type="application/json")
 
 
+async def test_a_judge_is_paid_from_the_total_too(shipped: App, chat: ChatServer) -> None:
+    base = await shipped.session(TABLES)
+    chat.then(judging)
+    scorer = {"kind": "judge", "model": "ollama:tiny", "settings": {"max_tokens": 200_000}}
+    report = await shipped.run(
+        spec(
+            base.checkpoint,
+            variants=TWO,
+            scorer=scorer,
+            questions=questions(1),
+            budget={"total": {"tokens": 150_000}, "per_trial": {"tokens": 40_000}},
+        )
+    )
+    exact = next(t for t in report.trials if t.variant == "exact")
+    assert (exact.state, exact.score) == ("scored", 1)
+    (request,) = chat.requests
+    limit = request.get("max_completion_tokens") or request["max_tokens"]
+    assert limit < 40_000  # what its lease pays, not what it asked for
+
+
 async def test_a_model_judges_in_random_order(shipped: App, chat: ChatServer) -> None:
     base = await shipped.session(TABLES)
     chat.then(error(503, "busy"), *[judging] * 12)
     scorer = {"kind": "judge", "model": "ollama:tiny", "criteria": "Exact is better."}
     report = await shipped.run(
-        spec(base.checkpoint, variants=TWO, scorer=scorer, questions=questions(12))
+        spec(
+            base.checkpoint,
+            variants=TWO,
+            scorer=scorer,
+            questions=questions(12),
+            budget={"total": {"tokens": 5_000_000}},
+        )
     )
     scores = {t.name: t.score for t in report.trials}
     assert {s for name, s in scores.items() if name.startswith("whole")} == {0.5}

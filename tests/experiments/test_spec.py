@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from ckpt_engine.experiments.reading import SpecError, read_spec
@@ -64,6 +67,16 @@ def test_a_mistake_is_named_with_its_place(old: str, new: str, place: str, messa
     first = str(caught.value).splitlines()[0]
     assert first.startswith(f"analyst.yaml:{place}: "), first
     assert message in first
+
+
+def test_the_example_in_the_docs_is_a_good_one() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "experiments.md"
+    found = re.search(r"```yaml\n(.*?)```", docs.read_text(), re.DOTALL)
+    assert found is not None
+    spec = read_spec(found[1])
+    assert spec.budget.total.money == 5
+    assert spec.seed is not None
+    assert spec.seed.session == "tables"
 
 
 def test_every_mistake_has_a_line() -> None:
