@@ -18,7 +18,8 @@ from temporalio.worker import Worker
 from ckpt_agent.activities.agent import AgentActivities
 from ckpt_agent.activities.experiment import ExperimentActivities
 from ckpt_agent.workflows.agent import AgentWorkflow
-from ckpt_agent.workflows.experiment import ExperimentWorkflow, PromoteWorkflow
+from ckpt_agent.workflows.experiment import ExperimentWorkflow
+from ckpt_agent.workflows.promote import PromoteWorkflow
 from ckpt_engine import Keyring
 from ckpt_engine.contrib.agent import load_agent
 from ckpt_engine.model import SnapshotTrigger

@@ -24,11 +24,12 @@ from temporalio.exceptions import TimeoutError as TimeoutFailure
 with workflow.unsafe.imports_passed_through():
     from ckpt_engine.errors import CheckpointError
     from ckpt_engine.experiments.budget import Amount, Lease, Ledger
-    from ckpt_engine.experiments.report import Promotion, Report, Score, SeedFacts, Trial, Verdict
+    from ckpt_engine.experiments.report import Report, Score, SeedFacts, Trial, Verdict
     from ckpt_engine.experiments.spec import JudgeScorer, PersonScorer, PythonScorer, Seed
     from ckpt_engine.temporal.branching import find_branch_point, prepare_branch, start_branch
     from ckpt_engine.temporal.contract import BranchPoint, BranchRequest, Overrides, Target
 
+    from .experiment_failures import cause_of, charged_by, settled_with
     from .experiment_messages import (
         CheckAsk,
         ExperimentInput,
@@ -38,13 +39,12 @@ with workflow.unsafe.imports_passed_through():
         MeasureAsk,
         Measured,
         Progress,
-        PromoteAsk,
         ScoreAsk,
         VerdictAsk,
     )
     from .experiment_plan import Plan, report_of
 
-__all__ = ["ExperimentWorkflow", "PromoteWorkflow"]
+__all__ = ["ExperimentWorkflow"]
 
 _QUICK: dict[str, Any] = {
     "start_to_close_timeout": timedelta(minutes=1),
@@ -215,7 +215,7 @@ class ExperimentWorkflow:
             failure = await self._run(trial, point, lease)
             if trial.first:
                 measured = await self._measure(trial, point)
-                settled = _settled(measured, failure, trial.spent.steps)
+                settled = settled_with(measured, failure, trial.spent.steps)
             else:
                 settled = Amount()  # it was refused before it began
             self._outcome(trial, failure)
@@ -224,7 +224,7 @@ class ExperimentWorkflow:
             if trial.first:
                 await self._measure(trial, self._plan.point(trial))
         except FailureError as err:
-            self._plan.end(trial, "unscored", f"it could not be measured: {_cause(err)}")
+            self._plan.end(trial, "unscored", f"it could not be measured: {cause_of(err)}")
         finally:
             if lease is not None:
                 self._ledger.settle(owner, settled)
@@ -269,7 +269,7 @@ class ExperimentWorkflow:
         if failure is None:
             trial.state = "scoring"
             return
-        cause = _cause(failure)
+        cause = cause_of(failure)
         if isinstance(cause, CancelledError):
             self._plan.end(trial, "canceled", "its workflow was cancelled")
         elif isinstance(failure.__cause__, TimeoutFailure):
@@ -322,7 +322,7 @@ class ExperimentWorkflow:
                 retry_policy=_TRIES,
             )
         except ActivityError as err:
-            self._plan.end(trial, "unscored", f"the scorer failed: {_cause(err)}"[:500])
+            self._plan.end(trial, "unscored", f"the scorer failed: {cause_of(err)}"[:500])
         else:
             self._scored(trial, score)
 
@@ -357,9 +357,9 @@ class ExperimentWorkflow:
                 retry_policy=_TRIES,
             )
         except ActivityError as err:
-            cause = _cause(err)
+            cause = cause_of(err)
             state: Any = "budget" if getattr(cause, "type", "") == "budget" else "unscored"
-            settled = _charged(cause)
+            settled = charged_by(cause)
             self._plan.end(trial, state, f"the judge failed: {cause}"[:500])
         else:
             settled = Amount(0, *said.settled)
@@ -427,19 +427,6 @@ class ExperimentWorkflow:
             self._plan.end(trial, "canceled", "the experiment was cancelled")
 
 
-@workflow.defn
-class PromoteWorkflow:
-    """Promotes a branch as one durable step; its history and result are the record."""
-
-    @workflow.run
-    async def run(self, ask: PromoteAsk) -> Promotion:
-        """Promote the branch and return what was done, by whom and why."""
-        result: Promotion = await workflow.execute_activity(
-            "experiment_promote", ask, result_type=Promotion, **_QUICK
-        )
-        return result
-
-
 async def _point(seed: Seed) -> BranchPoint:
     target = Target(
         checkpoint=seed.checkpoint,
@@ -460,32 +447,3 @@ def _facts(point: BranchPoint) -> SeedFacts:
         step=point.step,
         digest=point.digest,
     )
-
-
-def _cause(err: BaseException) -> BaseException:
-    """Return the innermost failure: what really went wrong."""
-    while isinstance(err, FailureError) and err.cause is not None:
-        err = err.cause
-    return err
-
-
-def _charged(cause: BaseException) -> Amount | None:
-    """Return what a failed step says it may have cost, if it says."""
-    if isinstance(cause, ApplicationError) and cause.details:
-        charge = cause.details[0]
-        if isinstance(charge, dict) and "tokens" in charge:
-            return Amount(0, int(charge["tokens"]), int(charge["nanos"]))
-    return None
-
-
-def _settled(measured: Measured, failure: BaseException | None, steps: int) -> Amount | None:
-    """Return what a trial cost its lease; ``None`` where that cannot be known."""
-    step = failure
-    while isinstance(step, FailureError) and not isinstance(step, ActivityError):
-        step = step.cause
-    if isinstance(step, ActivityError) and step.activity_type == "call_model":
-        charged = _charged(_cause(step))
-        return None if charged is None else charged + Amount(steps, 0, 0)
-    if failure is not None and isinstance(_cause(failure), CancelledError | TimeoutFailure):
-        return None
-    return Amount(steps, *measured.settled)

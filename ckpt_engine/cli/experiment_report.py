@@ -130,8 +130,8 @@ async def promote_trial(
     from temporalio.common import WorkflowIDReusePolicy
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
-    from ckpt_agent.workflows.experiment import PromoteWorkflow
     from ckpt_agent.workflows.experiment_messages import PromoteAsk
+    from ckpt_agent.workflows.promote import PromoteWorkflow
 
     seed = next(s for s in report.seeds if trial.question in s.questions)
     try:

@@ -212,7 +212,7 @@ async def promotions(client: Client, workflow_id: str) -> list[Promotion]:
     """Return what was promoted out of an experiment, newest first, as Temporal remembers it."""
     from temporalio.service import RPCError
 
-    from ckpt_agent.workflows.experiment import PromoteWorkflow
+    from ckpt_agent.workflows.promote import PromoteWorkflow
 
     found: list[Promotion] = []
     query = f"WorkflowType = 'PromoteWorkflow' AND WorkflowId STARTS_WITH '{workflow_id}/promote/'"

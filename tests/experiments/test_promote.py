@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowFailureError
 
-from ckpt_agent.workflows.experiment import PromoteWorkflow
 from ckpt_agent.workflows.experiment_messages import PromoteAsk
+from ckpt_agent.workflows.promote import PromoteWorkflow
 from ckpt_engine.experiments import Report, Trial
 from ckpt_engine.experiments.report import Promotion
 
