@@ -19,6 +19,7 @@ from ckpt_agent.workflows.experiment_messages import (
     ScoreAsk,
     VerdictAsk,
 )
+from ckpt_agent.workflows.overrides import check_overrides
 from ckpt_engine.contrib.agent import AgentSpec
 from ckpt_engine.contrib.scorers import load_scorer, score_with
 from ckpt_engine.errors import CheckpointError, InvalidRequest, Retryable
@@ -32,7 +33,7 @@ from ckpt_engine.experiments.spec import (
     PythonScorer,
 )
 from ckpt_engine.model import Checkpoint, CheckpointInfo
-from ckpt_engine.temporal import RewindRequest, Sessions, Target
+from ckpt_engine.temporal import Overrides, RewindRequest, Sessions, Target
 
 from .budget import cost_of
 from .judge import judge_between
@@ -82,6 +83,16 @@ class ExperimentActivities:
     def _check_agent(self, spec: ExperimentSpec) -> None:
         tools = set(self._spec.toolset().tools)
         for variant in spec.variants:
+            try:
+                check_overrides(
+                    Overrides(
+                        messages=variant.spoken(),
+                        state=variant.state_patch(),
+                        next_node=variant.next_node,
+                    )
+                )
+            except InvalidRequest as err:
+                raise InvalidRequest(f"variant {variant.name}: {err}") from None
             if variant.model is not None:
                 self._models.get(variant.model)
             if unknown := set(variant.tools or ()) - tools:

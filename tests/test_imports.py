@@ -269,6 +269,7 @@ def test_activities_use_the_package_and_the_messages_of_workflows() -> None:
         "ckpt_engine",
         "ckpt_agent.activities",
         "ckpt_agent.workflows.experiment_messages",
+        "ckpt_agent.workflows.overrides",
         "ckpt_agent.workflows.messages",
     }
     assert broken("ckpt_agent.activities", allowed) == []

@@ -107,6 +107,9 @@ async def test_what_cannot_be_run_is_refused_before_anything_is_started(shipped:
     threads = await shipped.engine.list_threads(base.thread)
     bad = {
         "no tool magic": spec(base.checkpoint, variants=[{"name": "a"}, _with_tool("magic")]),
+        "variant b: next_node must be one of model": spec(
+            base.checkpoint, variants=[{"name": "a"}, {"name": "b", "next_node": "nowhere"}]
+        ),
         "no checkpoint 00000000": spec("0" * 32),
         "no module 'nowhere'": spec(
             base.checkpoint, scorer={"kind": "python", "function": "nowhere:score"}
