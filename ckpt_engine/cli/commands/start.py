@@ -24,7 +24,7 @@ from ..output import Output
 from ..running import run as run_work
 
 if TYPE_CHECKING:
-    from temporalio.client import WorkflowHandle
+    from temporalio.client import Client, WorkflowHandle
 
     from ckpt_engine import CheckpointEngine
 
@@ -143,26 +143,34 @@ async def _run(
     address: str | None,
     namespace: str | None,
 ) -> int:
-    from ..agents import has_worker, start_agent
     from ..opening import connect, open_engine
     from ..server.connection import choose
 
-    connection = await choose(settings.home, address, namespace)
-    client = await connect(connection)
-    handle = await start_agent(client, start, workflow_id, settings.task_queue)
-    out.say(f"started {handle.id}")
-    if not await has_worker(client, settings.task_queue):
-        out.say(
-            f"no worker listens to the task queue {settings.task_queue} yet; "
-            "start one in another terminal: ckpt worker",
-            "yellow",
-        )
+    client = await connect(await choose(settings.home, address, namespace))
     if detach:
+        handle = await _started(out, client, start, workflow_id, settings.task_queue)
         out.data({"workflow_id": handle.id, "run_id": handle.first_execution_run_id})
         out.following(f"ckpt log {handle.id} --follow")
         return 0
-    async with open_engine(settings, create=True) as engine:
+    async with open_engine(settings, create=True) as engine:  # before anything is started
+        handle = await _started(out, client, start, workflow_id, settings.task_queue)
         return await follow_agent(out, engine, handle)
+
+
+async def _started(
+    out: Output, client: Client, start: Any, workflow_id: str | None, task_queue: str
+) -> WorkflowHandle[Any, Any]:
+    from ..agents import has_worker, start_agent
+
+    handle = await start_agent(client, start, workflow_id, task_queue)
+    out.say(f"started {handle.id}")
+    if not await has_worker(client, task_queue):
+        out.say(
+            f"no worker listens to the task queue {task_queue} yet; "
+            "start one in another terminal: ckpt worker",
+            "yellow",
+        )
+    return handle
 
 
 async def follow_agent(
