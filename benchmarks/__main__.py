@@ -27,8 +27,10 @@ from . import (
     branches,
     disk,
     experiments,
+    histories,
     langgraph_saver,
     memory,
+    overhead,
     postgres,
     reads,
     throughput,
@@ -47,6 +49,8 @@ GROUPS: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
     "memory": memory.run,
     "postgres": postgres.run,
     "experiments": experiments.run,
+    "histories": histories.run,
+    "overhead": overhead.run,
 }
 
 

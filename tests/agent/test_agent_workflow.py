@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client, WorkflowFailureError, WorkflowUpdateFailedError
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+)
 from temporalio.envconfig import ClientConnectConfig
 from temporalio.testing import WorkflowEnvironment
 
@@ -49,7 +54,9 @@ class Running:
         return workflow_id
 
     async def result(self, workflow_id: str) -> AgentResult:
-        handle = self.client.get_workflow_handle_for(AgentWorkflow.run, workflow_id)
+        handle: WorkflowHandle[Any, AgentResult] = self.client.get_workflow_handle(
+            workflow_id, result_type=AgentResult
+        )
         return await handle.result()
 
 
