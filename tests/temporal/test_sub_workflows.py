@@ -16,6 +16,7 @@ from temporalio.client import (
     Client,
     Schedule,
     ScheduleActionStartWorkflow,
+    ScheduleOverlapPolicy,
     ScheduleSpec,
     WorkflowFailureError,
     WorkflowHandle,
@@ -234,7 +235,7 @@ async def test_every_run_of_a_schedule_is_a_session_of_its_own(app: App) -> None
     schedule = await app.client.create_schedule(name, Schedule(action=action, spec=ScheduleSpec()))
     try:
         for count in (1, 2):
-            await schedule.trigger()
+            await schedule.trigger(overlap=ScheduleOverlapPolicy.BUFFER_ALL)
             async with asyncio.timeout(30):
                 while sum(n.startswith(f"{name}/") for n in BODIES) < count:
                     await asyncio.sleep(0.1)
