@@ -100,7 +100,8 @@ def _begin_anew(session: Session, resume: _Resume) -> None:
             origin=was,
         ),
     )
-    if was is not None and was.sub == was.id:  # called, and nothing done: begin at the call again
+    nothing_done = was is not None and was.id in session.main.tips
+    if was is not None and was.sub == was.id and nothing_done:  # begin at the call again
         same = {"step": was.step, "parents": was.parents, "sub": first, "caller": was.caller}
         origin = origin.model_copy(update=same)
     session.origin, session.sub, session.step = origin, origin.sub, origin.step

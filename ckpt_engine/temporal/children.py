@@ -91,7 +91,7 @@ class Children:
                 "resume": resume_of(workflow.instance()),
                 "base": session.base,
                 "sub": session.sub,
-                "origin": session.origin,
+                "origin": session.origin if session.active is None else None,
                 "reset": session.reset,
             }
         )

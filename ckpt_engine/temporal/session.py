@@ -141,7 +141,7 @@ class Session:
         main: The frontier.
         seed: What it was started from, if from anything.
         sub: The sub-workflow whose line it is (see ``StepHeader``).
-        origin: The thread's first step, until a later step is done.
+        origin: The thread's first step, until a later step has told the store of it.
         pinned: Whether it has been pinned to the worker version that was asked for.
         stopped: Set by a rewind that was accepted: no further step is scheduled, ever.
         base: Number of the last step before this run's code began.
@@ -345,7 +345,7 @@ class Session:
             self.extended.add(parents[0])
         on.place += record
         self.in_flight += 1
-        return Step(header, on, self)
+        return Step(header, on, self, live=not workflow.unsafe.is_replaying())
 
     def current_line(self) -> Line:
         """Return the line that a step scheduled now belongs to."""
@@ -430,6 +430,9 @@ class Session:
             made = self.stored_id(step.header.step)
         if made is not None:
             self.advance(step.line, step.header.parents, made, step.header.step)
+        # One that was scheduled before the plugin was there has told the store of nothing.
+        if step.live and self.origin is not None and self.origin.id not in self.main.tips:
+            self.origin = None
 
     def stored_id(self, step: int) -> str | None:
         """Return the checkpoint of a step before the seed, where parallel lines led to it."""
@@ -440,8 +443,6 @@ class Session:
         """Put a checkpoint in the place of the parents that it follows."""
         line.advance(parents, {checkpoint_id: step})
         self.extended.intersection_update(self.main.tips)
-        if self.origin is not None and self.origin.id not in self.main.tips:
-            self.origin = None
 
     # Requests
 
@@ -527,11 +528,19 @@ class Session:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was scheduled: its header, and where to report how it ended."""
+    """A step that was scheduled: its header, and where to report how it ended.
+
+    Attributes:
+        header: What it is sent with.
+        line: The line it is on.
+        session: Where to report.
+        live: Whether it was scheduled just now, not long ago in a history that is replayed.
+    """
 
     header: StepHeader
     line: Line
     session: Session
+    live: bool
 
     def ended(self, handle: asyncio.Future[Any]) -> None:
         """Move the frontier when the activity succeeded (a done callback of its handle)."""

@@ -1,4 +1,4 @@
-"""An application that knows nothing of checkpoints and has habits of its own."""
+"""An application that knew nothing of checkpoints and has habits of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from temporalio import activity, client, worker, workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import DataConverter, PayloadCodec
 from temporalio.plugin import SimplePlugin
+
+from ckpt_engine.temporal import Rewindable
 
 TIMEOUT = timedelta(seconds=30)
 
@@ -138,3 +140,31 @@ class CompanyPlugin(SimplePlugin):
             interceptors=[habits],
             activities=[audited],
         )
+
+
+@workflow.defn
+class SlowPostOffice:
+    """Waits in the middle until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.open = False
+
+    @workflow.signal
+    def go_on(self) -> None:
+        self.open = True
+
+    @workflow.run
+    async def run(self, name: str) -> str:
+        parcel = await workflow.execute_activity(weigh, name, start_to_close_timeout=TIMEOUT)
+        await workflow.wait_condition(lambda: self.open)
+        text = await workflow.execute_activity(stamp, parcel, start_to_close_timeout=TIMEOUT)
+        return await workflow.execute_activity(audited, text, start_to_close_timeout=TIMEOUT)
+
+
+@workflow.defn(name="SlowPostOffice")
+class RewindablePostOffice(SlowPostOffice, Rewindable):
+    """The same with the mixin."""
+
+    @workflow.run
+    async def run(self, name: str) -> str:
+        return await super().run(name)

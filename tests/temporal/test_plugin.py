@@ -16,9 +16,25 @@ from temporalio.worker import Replayer, Worker
 
 from ckpt_engine import CheckpointInfo, InvalidRequest, create_checkpoint_engine
 from ckpt_engine.errors import CheckpointError, EngineClosed
-from ckpt_engine.temporal import CheckpointPlugin, StepPolicy
+from ckpt_engine.temporal import (
+    CheckpointPlugin,
+    RewindRequest,
+    Sessions,
+    StepPolicy,
+    Target,
+)
 
-from .existing_app import CompanyPlugin, Habits, PostOffice, Sealed, audited, stamp, weigh
+from .existing_app import (
+    CompanyPlugin,
+    Habits,
+    PostOffice,
+    RewindablePostOffice,
+    Sealed,
+    SlowPostOffice,
+    audited,
+    stamp,
+    weigh,
+)
 
 ACTIVITIES: list[Callable[..., Any]] = [weigh, stamp]
 
@@ -171,3 +187,38 @@ async def test_histories_from_before_the_plugin_replay_with_it(
     history = await handle.fetch_history()
     replayer = Replayer(workflows=[PostOffice], plugins=[CheckpointPlugin(url)])
     await replayer.replay_workflow(history)
+
+
+@pytest.mark.parametrize("later", [SlowPostOffice, RewindablePostOffice])
+async def test_workflows_that_were_running_before_the_plugin_came_go_on_with_it(
+    temporal_env: WorkflowEnvironment, url: str, task_queue: str, later: type
+) -> None:
+    """The step that was done without it is a gap; those after it are checkpoints."""
+    activities = [*ACTIVITIES, audited]
+    plain = await connect(temporal_env)
+    async with Worker(
+        plain, task_queue=task_queue, workflows=[SlowPostOffice], activities=activities
+    ):
+        handle: WorkflowHandle[Any, str] = await plain.start_workflow(
+            SlowPostOffice.run, "lamp", id=f"{task_queue}-slow", task_queue=task_queue
+        )
+        async with asyncio.timeout(30):
+            while not [e async for e in handle.fetch_history_events() if _completed(e)]:
+                await asyncio.sleep(0.05)
+    client = await connect(temporal_env, plugins=[CheckpointPlugin(url)])
+    async with Worker(client, task_queue=task_queue, workflows=[later], activities=activities):
+        await handle.signal(SlowPostOffice.go_on)
+        assert await handle.result() == "audited lamp: 4 stamps"
+        done = await steps(url, handle.id)
+        assert [(s.step, s.node) for s in done] == [(0, "start"), (2, "stamp"), (3, "audited")]
+        assert done[1].metadata["gap"]
+        if later is RewindablePostOffice:  # the step whose result nobody has is done again
+            async with await create_checkpoint_engine(url) as engine:
+                sessions = Sessions(client, engine)
+                await sessions.rewind(handle.id, RewindRequest(to=Target(step=2)))
+                again = client.get_workflow_handle(handle.id)
+                assert await again.result() == "audited lamp: 4 stamps"
+
+
+def _completed(event: Any) -> bool:
+    return bool(event.HasField("activity_task_completed_event_attributes"))
