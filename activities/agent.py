@@ -26,7 +26,7 @@ from ckpt_agent.workflows.messages import (
 from ckpt_engine.contrib.agent import AgentSpec
 from ckpt_engine.errors import InvalidRequest
 from ckpt_engine.experiments.budget import Lease
-from ckpt_engine.temporal import current_step
+from ckpt_engine.temporal import Step, current_step
 
 from .budget import Purse
 from .compaction import SUMMARISE, CompactSettings, is_crowded, note, split, transcript
@@ -86,13 +86,8 @@ class AgentActivities:
         if purse is not None:
             step.state["budget"] = purse.settle(response)
         step.append(to_stored(response))
-        step.state["usage"] = with_usage(usage, response)
-        step.metadata.update(
-            summary=of_response(response),
-            model=name,
-            input_tokens=response.usage.input_tokens,
-            output_tokens=response.usage.output_tokens,
-        )
+        _count(step, usage, name, response)
+        step.metadata["summary"] = of_response(response)
         calls = tool_calls_of(response)
         step.next_node = "tools" if calls else "end"
         crowded = is_crowded(
@@ -107,7 +102,7 @@ class AgentActivities:
         """Shorten the conversation as the state says; what a lease does not pay is only dropped."""
         step = await current_step()
         state = dict(step.state)
-        settings = _compact(state) or CompactSettings()
+        settings, usage = _compact(state) or CompactSettings(), _mapping(state, "usage")
         messages = _conversation(step.messages)
         parts = split(step.messages, messages, settings.keep)
         step.next_node = "model"
@@ -116,8 +111,10 @@ class AgentActivities:
             return
         summary = None
         if settings.how == "summarise" and lease is None:
-            left_out = [messages[at] for at in parts.gone]
-            summary = await self._summary(left_out, state)
+            name = _text(state, "model") or self._spec.model_name
+            response = await self._summary([messages[at] for at in parts.gone], name, state)
+            _count(step, usage, name, response)
+            summary = answer_of(response)
         kept = [step.messages[at] for at in parts.before]
         step.replace(
             [*kept, note(len(parts.gone), summary), *(step.messages[at] for at in parts.after)]
@@ -125,18 +122,18 @@ class AgentActivities:
         how = "left out" if summary is None else "summarised"
         step.metadata["summary"] = f"{how} {len(parts.gone)} of {len(messages)} messages"
 
-    async def _summary(self, messages: Sequence[ModelMessage], state: dict[str, Any]) -> str | None:
-        name = _text(state, "model") or self._spec.model_name
+    async def _summary(
+        self, messages: Sequence[ModelMessage], name: str, state: dict[str, Any]
+    ) -> ModelResponse:
         asked = ModelRequest(parts=[UserPromptPart(transcript(messages))])
         async with heartbeating():
-            response = await ask_model(
+            return await ask_model(
                 self._models.get(name),
                 [asked],
                 instructions=SUMMARISE,
                 settings=_mapping(state, "settings"),
                 tools=[],
             )
-        return answer_of(response)
 
     async def _ask(
         self, name: str, stored: Sequence[Any], state: dict[str, Any], purse: Purse | None
@@ -203,6 +200,16 @@ def with_usage(usage: Mapping[str, Any], response: ModelResponse) -> dict[str, i
     }
     so_far = {k: v for k, v in usage.items() if isinstance(v, int)}
     return {key: so_far.get(key, 0) + count for key, count in more.items()}
+
+
+def _count(step: Step, usage: Mapping[str, Any], model: str, response: ModelResponse) -> None:
+    """Note what a response took, in the step's metadata and in the agent's usage."""
+    step.state["usage"] = with_usage(usage, response)
+    step.metadata.update(
+        model=model,
+        input_tokens=response.usage.input_tokens,
+        output_tokens=response.usage.output_tokens,
+    )
 
 
 def _conversation(messages: Sequence[Any]) -> list[ModelMessage]:

@@ -275,11 +275,10 @@ def _spent(own: Sequence[CheckpointInfo], ask: MeasureAsk) -> Spent:
     """Add up what the steps of a trial say that they took."""
     total = Spent(steps=sum(1 for info in own if info.id != ask.first))
     for info in own:
-        model = info.metadata.get("model")
-        if model is None or info.node != "call_model":
+        if "model" not in info.metadata or "input_tokens" not in info.metadata:
             continue
-        reads, writes = info.metadata.get("input_tokens", 0), info.metadata.get("output_tokens", 0)
-        cost = cost_of(str(model), reads, writes, ask.prices)
+        reads, writes = info.metadata["input_tokens"], info.metadata.get("output_tokens", 0)
+        cost = cost_of(str(info.metadata["model"]), reads, writes, ask.prices)
         total = total.plus(
             Spent(
                 input_tokens=reads,

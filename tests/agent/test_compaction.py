@@ -76,6 +76,19 @@ async def test_the_middle_goes_and_the_agent_goes_on(
         # every call that the model was shown has its answer
         assert not any("not run" in line for said in SEEN for line in said)
 
+        # a summary is paid for like any other answer of the model
+        paid = [step for step in steps if "input_tokens" in step.metadata]
+        assert {step.node for step in paid} == {"call_model"} | (
+            {"compact"} if how == "summarise" else set()
+        )
+        assert {step.metadata["model"] for step in paid} == {SPEC.model_name}
+        assert all(step.metadata["output_tokens"] > 0 for step in paid)
+        assert (await app.engine.get(result.checkpoint)).state["usage"] == {
+            "requests": len(paid),
+            "input_tokens": sum(step.metadata["input_tokens"] for step in paid),
+            "output_tokens": sum(step.metadata["output_tokens"] for step in paid),
+        }
+
         # going back behind it brings the whole conversation back, with another way to shorten
         child = await Sessions(app.client, app.engine).rewind(
             workflow_id,
