@@ -23,6 +23,7 @@ __all__ = ["Heartbeats", "Patience", "to_the_end"]
 
 _T = TypeVar("_T")
 _NO_LIMIT = timedelta(minutes=10)
+_PAUSE = 0.05  # seconds before the first further try
 _AT_ONCE = 0.1  # seconds after which the store counts as slow
 
 
@@ -62,18 +63,27 @@ class Patience:
         Raises:
             Retryable: It has not worked.
         """
-        left = (self._end - datetime.now(UTC)).total_seconds()
+        async with self._beating():
+            try:
+                return await call()  # nearly always: what follows costs more than the call
+            except Retryable:
+                left = (self._end - datetime.now(UTC)).total_seconds()
+                if left <= _PAUSE or _shutting_down():
+                    raise
+            await asyncio.sleep(_PAUSE)
+            return await self._again(call, left)
+
+    async def _again(self, call: Callable[[], Awaitable[_T]], left: float) -> _T:
         out_of_time = stop_after_delay(max(0.0, left * 0.9))
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Retryable),
-            wait=wait_exponential(multiplier=0.05, max=2),
+            wait=wait_exponential(multiplier=_PAUSE, max=2),
             stop=lambda state: out_of_time(state) or _shutting_down(),
             reraise=True,
         )
-        async with self._beating():
-            async for attempt in retrying:
-                with attempt:
-                    return await call()
+        async for attempt in retrying:
+            with attempt:
+                return await call()
         raise AssertionError("tenacity raises the last error")
 
     @contextlib.asynccontextmanager
