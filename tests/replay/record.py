@@ -1,4 +1,4 @@
-"""Record a history of every kind of run: ``python -m tests.replay.record``.
+"""Record a history of every kind of run: ``python -m tests.replay.record [KIND...]``.
 
 The files are committed. They are recorded anew only when a change of the workflow side is meant
 to be incompatible with running workflows; otherwise such a change goes through
@@ -10,18 +10,28 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
+from ckpt_agent.workflows.agent import AgentWorkflow
+from ckpt_agent.workflows.experiment import ExperimentWorkflow
+from ckpt_agent.workflows.experiment_messages import GivenScore, PromoteAsk
+from ckpt_agent.workflows.promote import PromoteWorkflow
+from ckpt_engine.experiments import Report, Score
 from ckpt_engine.temporal import BranchRequest, RewindRequest, Target
 from examples import approval, batch, order_saga
 
 from ..conftest import start_server
+from ..experiments.conftest import App as Experiments
+from ..experiments.conftest import running
+from ..experiments.test_overrides import AGENT, HINT
+from ..experiments.test_overrides import spec as colours
 from ..temporal.app import Walker, fail, gate, recite, walk
 from ..temporal.conftest import App, running_app
 from ..temporal.continuing import Chapters, LongWalker, add
@@ -39,6 +49,9 @@ EVERY_WORKFLOW = [
     order_saga.OrderWorkflow,
     batch.BatchWorkflow,
     approval.ApprovalWorkflow,
+    AgentWorkflow,
+    ExperimentWorkflow,
+    PromoteWorkflow,
 ]
 EVERY_ACTIVITY: list[Callable[..., Any]] = [
     walk,
@@ -57,10 +70,12 @@ class Recorder:
 
     Args:
         app: A running application.
+        env: Its server.
+        folder: Where its checkpoints are.
     """
 
-    def __init__(self, app: App) -> None:
-        self.app = app
+    def __init__(self, app: App, env: WorkflowEnvironment, folder: Path) -> None:
+        self.app, self.env, self.folder = app, env, folder
         self.names: list[str] = []
 
     async def keep(self, name: str, workflow_id: str, run_id: str | None = None) -> None:
@@ -183,6 +198,52 @@ async def continued(recorder: Recorder) -> None:
     await recorder.keep("child-that-reports", child.workflow_id)
 
 
+async def experiments(recorder: Recorder) -> None:
+    """One that continues as new, with its last trial and a promotion; one that is cancelled."""
+    async with running(recorder.env, AGENT, recorder.folder, "recording-agents") as app:
+        base = await app.session("Colour of the sky?")
+        hinted: dict[str, Any] = {"name": "hinted", "messages": [HINT]}
+        variants = [{"name": "plain"}, hinted]
+        spec = colours(base.checkpoint, variants, budget={"per_trial": {"steps": 9}}, concurrency=1)
+        spec["questions"] = spec["questions"][:2]
+        handle = await app.start(spec)
+        report = await handle.result()
+        await recorder.keep("experiment-first-run", handle.id, handle.first_execution_run_id)
+        await recorder.keep("experiment-last-run", handle.id)
+        await recorder.keep("trial", report.trials[-1].workflow_id)
+        await recorder.keep("promotion", await _promoted(app, report))
+        spec["scorer"] = {"kind": "person"}
+        handle = await app.start(spec)
+        waiting: list[str] = []
+        async with asyncio.timeout(30):
+            while not waiting:
+                await asyncio.sleep(0.05)
+                trials = (await handle.query(ExperimentWorkflow.report)).trials
+                waiting = [trial.name for trial in trials if trial.state == "scoring"]
+        given = GivenScore(trial=waiting[0], score=Score(value=1.0))
+        await handle.execute_update(ExperimentWorkflow.score, given)
+        await handle.cancel()
+        await handle.result()
+        await recorder.keep("experiment-cancelled", handle.id)
+
+
+async def _promoted(app: Experiments, report: Report) -> str:
+    best, seed = report.trials[-1], report.seeds[0]
+    ask = PromoteAsk(
+        experiment_id=report.experiment_id,
+        trial=best.name,
+        session=seed.workflow_id,
+        thread=best.workflow_id,
+        checkpoint=best.head,
+        how="rewind",
+        by="ann",
+        why="it is right",
+    )
+    name = f"{report.experiment_id}/promote"
+    await app.client.execute_workflow(PromoteWorkflow.run, ask, id=name, task_queue=app.queue)
+    return name
+
+
 def _impersonal(value: Any) -> Any:
     """Leave out what says only where it was recorded."""
     if isinstance(value, list):
@@ -202,33 +263,36 @@ async def _until_failed(handle: WorkflowHandle[Any, Any]) -> None:
     raise AssertionError(f"{handle.id} was to fail")
 
 
-KINDS: list[Callable[[Recorder], Awaitable[None]]] = [plain, rewound, replaying, ended, continued]
+KINDS: dict[str, Callable[[Recorder], Awaitable[None]]] = {
+    kind.__name__: kind for kind in (plain, rewound, replaying, ended, continued, experiments)
+}
 
 
-async def record(env: WorkflowEnvironment, directory: Path) -> list[str]:
-    """Run every kind of thing, write its history, and return the names of the files."""
+async def record(env: WorkflowEnvironment, directory: Path, kinds: Sequence[str]) -> list[str]:
+    """Run these kinds of things, write their histories, and return the names of the files."""
     url = f"sqlite:///{directory}/ckpt.db"
     async with running_app(
         env, url, "recording", workflows=EVERY_WORKFLOW, activities=EVERY_ACTIVITY
     ) as app:
-        recorder = Recorder(app)
-        for kind in KINDS:
-            await kind(recorder)
+        recorder = Recorder(app, env, directory)
+        for kind in kinds:
+            await KINDS[kind](recorder)
     return recorder.names
 
 
-async def _main() -> None:
+async def _main(kinds: Sequence[str]) -> None:
     HISTORIES.mkdir(exist_ok=True)
-    for old in HISTORIES.glob("*.json"):
-        old.unlink()
+    if not kinds:
+        for old in HISTORIES.glob("*.json"):
+            old.unlink()
     env = await start_server("limit.historyCount.suggestContinueAsNew=40")
     try:
         with tempfile.TemporaryDirectory() as directory:
-            for name in await record(env, Path(directory)):
+            for name in await record(env, Path(directory), kinds or list(KINDS)):
                 print(name)  # noqa: T201
     finally:
         await env.shutdown()
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    asyncio.run(_main(sys.argv[1:]))

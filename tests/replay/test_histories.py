@@ -12,6 +12,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Replayer
 
+from ckpt_agent import worker
 from ckpt_engine.temporal import CheckpointPlugin, RewindRequest, Target
 
 from ..temporal.app import Walker, gate
@@ -31,7 +32,7 @@ def replayer(*workflows: type) -> Replayer:
     return Replayer(
         workflows=list(workflows),
         data_converter=pydantic_data_converter,
-        plugins=[CheckpointPlugin("memory:", policies=POLICIES)],
+        plugins=[CheckpointPlugin("memory:", policies={**POLICIES, **worker.POLICIES})],
     )
 
 
@@ -45,6 +46,8 @@ def test_there_is_a_history_of_every_kind_of_run() -> None:
     kinds |= {"rewound-address", "rewound-child", "superseded-child", "branch", "revived"}
     kinds |= {"replaying-address", "replaying-child", "cancelled-address", "child-that-reports"}
     kinds |= {"continued-loop-last-run", "continued-address-last-run"}
+    kinds |= {"experiment-first-run", "experiment-last-run", "experiment-cancelled"}
+    kinds |= {"trial", "promotion"}
     assert kinds <= set(NAMES)
 
 
