@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from .at_work import AtWork, board_of_work
 from .render import clean
 
 if TYPE_CHECKING:
@@ -81,12 +82,13 @@ async def watch(
     out: Output,
     look: Callable[[], Awaitable[tuple[Report | None, str]]],
     done: Awaitable[Report],
+    doing: Callable[[Report], Awaitable[list[AtWork]]],
 ) -> Report:
     """Show an experiment, again and again, until it has ended; return its report."""
     task = asyncio.ensure_future(done)
     try:
         if out.console.is_terminal:
-            await _live(out, look, task)
+            await _live(out, look, task, doing)
         else:
             await _lines(out, look, task)
         return await task
@@ -98,6 +100,7 @@ async def _live(
     out: Output,
     look: Callable[[], Awaitable[tuple[Report | None, str]]],
     task: asyncio.Future[Report],
+    doing: Callable[[Report], Awaitable[list[AtWork]]],
 ) -> None:
     from rich.console import Group
     from rich.live import Live
@@ -110,7 +113,8 @@ async def _live(
             report = newest or report
             parts: list[RenderableType] = []
             if report is not None:
-                parts = [board(report), Text(summary_line(report), style="dim")]
+                work = board_of_work(report, [] if problem else await doing(report))
+                parts = [board(report), work, Text(summary_line(report), style="dim")]
             if problem:
                 parts.append(Text(problem, style="yellow"))
             live.update(Group(*parts), refresh=True)

@@ -85,6 +85,7 @@ def status(
     """Show how an experiment stands."""
 
     async def work() -> int:
+        from ..at_work import at_work, board_of_work
         from ..errors import CliError
         from ..experiments import code_of, current, find
 
@@ -94,6 +95,8 @@ def status(
         if report is None:
             raise CliError(problem, "")
         _print(out, report)
+        if not as_json and (work := await at_work(client, report)):
+            out.console.print(board_of_work(report, work))
         waiting = [t.name for t in report.trials if t.state == "scoring"]
         if waiting and report.scorer == "person":
             out.say(f"{len(waiting)} trials wait for a person's score, such as:", "yellow")
@@ -264,11 +267,14 @@ async def _client(settings: Settings, address: str | None, namespace: str | None
 async def _follow(out: Output, client: Client, handle: object) -> int:
     from typing import Any, cast
 
+    from ..at_work import at_work
     from ..experiments import code_of, current, result_of
     from ..scoreboard import watch
 
     known = cast("Any", handle)
-    found = await watch(out, lambda: current(known), result_of(known))
+    found = await watch(
+        out, lambda: current(known), result_of(known), lambda report: at_work(client, report)
+    )
     _print(out, found)
     if found.verdict is not None:
         out.following(
