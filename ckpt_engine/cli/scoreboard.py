@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from .output import Output
 
-__all__ = ["board", "summary_line", "watch"]
+__all__ = ["board", "reasons", "summary_line", "watch"]
 
 _PAUSE = 1.0
 _MOST_ROWS = 40
+_MOST_REASONS = 5
 
 
 def board(report: Report) -> RenderableType:
@@ -76,6 +77,20 @@ def summary_line(report: Report) -> str:
         f"{spent.steps:,} steps, {spent.input_tokens + spent.output_tokens:,} tokens, "
         f"{money(spent.money)}"
     )
+
+
+def reasons(report: Report) -> list[str]:
+    """Return why trials have no score of their own, each reason once, with how many it concerns."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for trial in report.trials:
+        if trial.state in ("failed", "unscored", "budget"):
+            found.setdefault((trial.state, trial.why), []).append(trial.name)
+    lines = [
+        f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} {state}: {why}"
+        for (state, why), names in found.items()
+    ]
+    more = len(lines) - _MOST_REASONS
+    return lines[:_MOST_REASONS] + ([f"… and {more} more reasons"] if more > 0 else [])
 
 
 async def watch(

@@ -68,6 +68,15 @@ def test_no_winner_is_exit_code_6(ckpt: Ckpt) -> None:
     assert report["verdict"]["why"].startswith("no winner: with 95% confidence")
 
 
+def test_why_trials_have_failed_is_said_once(ckpt: Ckpt) -> None:
+    path = written(ckpt, "poor", questions=questions(2), budget={"total": {"money": 1}})
+    ckpt("experiment", "run", path, code=NO_WINNER)
+    said = ckpt("experiment", "status", "poor", code=NO_WINNER, out=True)
+    reason = "failed: no price is known of the model scripted"
+    assert f"plain/wind-0/1 and 3 more {reason}" in said
+    assert said.count(reason) == 1
+
+
 @pytest.mark.usefixtures("won")
 def test_the_report_in_the_terminal_and_as_a_page(ckpt: Ckpt, won: dict[str, Any]) -> None:
     said = ckpt("experiment", "report", "won", "--html", "won.html")

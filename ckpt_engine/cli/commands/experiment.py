@@ -277,20 +277,24 @@ async def _follow(out: Output, client: Client, handle: object) -> int:
     )
     _print(out, found)
     if found.verdict is not None:
+        choice = "" if found.verdict.winner else " --variant NAME"
         out.following(
             f"ckpt experiment report {found.name} --html report.html",
-            f'ckpt experiment promote {found.name} --why "…"',
+            f'ckpt experiment promote {found.name}{choice} --why "…"',
         )
     return code_of(found)
 
 
 def _print(out: Output, found: Report) -> None:
-    from ..scoreboard import board, summary_line
+    from ..render import clean
+    from ..scoreboard import board, reasons, summary_line
 
     out.data(found.model_dump(mode="json"))
     if out.as_json:
         return
     out.console.print(board(found))
+    for reason in reasons(found):
+        out.say(clean(reason), "yellow")
     out.say(summary_line(found), "dim")
     if found.state == "canceled":
         out.say("it was cancelled", "yellow")
