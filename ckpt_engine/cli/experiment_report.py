@@ -47,6 +47,9 @@ def print_report(out: Output, report: Report, promoted: Sequence[Promotion]) -> 
         out.say(report.verdict.why, "bold")
     for one in promoted:
         out.say(f"promoted: {one.trial} ({one.how}), by {one.by} at {one.at}: {one.why}", "green")
+    if (pair := _telling_pair(report)) is not None:
+        out.say(f"side by side: {pair[0].name} and {pair[1].name}", "dim")
+        out.following(f"ckpt diff {pair[0].head[:12]} {pair[1].head[:12]}")
 
 
 def _honesty(report: Report) -> str:

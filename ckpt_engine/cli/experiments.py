@@ -208,16 +208,19 @@ def best_trial(report: Report, variant: str | None, trial: str | None) -> Trial:
     return max(scored, key=lambda t: (t.score or 0, -t.spent.output_tokens, -t.repeat))
 
 
-async def promotions(client: Client, workflow_id: str) -> list[Promotion]:
-    """Return what was promoted out of an experiment, newest first, as Temporal remembers it."""
+async def promotions(client: Client, report: Report) -> list[Promotion]:
+    """Return what was promoted out of this run of an experiment, newest first."""
     from temporalio.service import RPCError
 
     from ckpt_agent.workflows.promote import PromoteWorkflow
 
     found: list[Promotion] = []
-    query = f"WorkflowType = 'PromoteWorkflow' AND WorkflowId STARTS_WITH '{workflow_id}/promote/'"
+    start = f"{report.experiment_id}/promote/"
+    heads = {trial.head[:12] for trial in report.trials}
+    query = f"WorkflowType = 'PromoteWorkflow' AND WorkflowId STARTS_WITH '{start}'"
     with contextlib.suppress(RPCError):
         async for one in client.list_workflows(f"{query} AND ExecutionStatus = 'Completed'"):
-            handle = client.get_workflow_handle_for(PromoteWorkflow.run, one.id)
-            found.append(await handle.result())
+            if one.id.removeprefix(start)[:12] in heads:  # else of an earlier run of this name
+                handle = client.get_workflow_handle_for(PromoteWorkflow.run, one.id)
+                found.append(await handle.result())
     return found

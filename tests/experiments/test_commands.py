@@ -84,6 +84,9 @@ def test_the_report_in_the_terminal_and_as_a_page(ckpt: Ckpt, won: dict[str, Any
     assert f"digest {digest}" in said
     assert "14 of 14 trials began as exactly that checkpoint plus their override" in said
     assert "exact: settings = {'decimals': 2}" in said
+    compare = re.search(r"next: \S*ckpt (diff \w+ \w+)", said)
+    assert compare is not None
+    assert questions(1)[0]["expected"] in ckpt(*compare[1].split())
     assert ckpt.cwd is not None
     page = (ckpt.cwd / "won.html").read_text()
     assert page.count("<svg") == 2
@@ -179,6 +182,20 @@ def test_the_winner_is_promoted_with_a_record(ckpt: Ckpt, won: dict[str, Any]) -
     assert "by ann" in ckpt("experiment", "report", "won")
     answer = ckpt("log", "tables", "--follow")
     assert questions(1)[0]["expected"] in answer  # its result is the session's
+
+
+def test_run_again_it_does_not_report_what_was_promoted_before(ckpt: Ckpt) -> None:
+    path = written(ckpt, "redone", questions=questions(1))
+
+    def promoted() -> list[str]:
+        report = ckpt.json("experiment", "report", "redone", code=NO_WINNER)
+        return [one["trial"] for one in report["promotions"]]
+
+    ckpt("experiment", "run", path, code=NO_WINNER)
+    ckpt("experiment", "promote", "redone", "--variant", "exact", "--why", "it is exact")
+    assert promoted() == ["exact/wind-0/1"]
+    ckpt("experiment", "run", path, "--again", code=NO_WINNER)
+    assert promoted() == []
 
 
 def test_a_check_starts_nothing(ckpt: Ckpt) -> None:

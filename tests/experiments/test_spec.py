@@ -76,7 +76,7 @@ def test_the_example_in_the_docs_is_a_good_one() -> None:
     spec = read_spec(found[1])
     assert spec.budget.total.money == 5
     assert spec.seed is not None
-    assert spec.seed.session == "tables"
+    assert spec.seed.session == "first"
 
 
 def test_every_mistake_has_a_line() -> None:

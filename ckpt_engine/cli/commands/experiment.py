@@ -131,7 +131,7 @@ def report(
         found, problem = await current(await find(client, name))
         if found is None:
             raise CliError(problem, "")
-        promoted = await promotions(client, found.experiment_id)
+        promoted = await promotions(client, found)
         out.data(
             {
                 **found.model_dump(mode="json"),
