@@ -45,8 +45,18 @@ def aes_gcm(key: bytes) -> AESGCM:
 
 
 def new_key(name: str) -> str:
-    """Return a new random key in the form that :meth:`Keyring.parse` reads."""
+    """Return a new random key in the form that :meth:`Keyring.parse` reads.
+
+    Raises:
+        InvalidRequest: The name is odd.
+    """
+    _check_name(name)
     return f"{name}:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}"
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(f"{name!r} is no name of a key: letters, digits, . _ - (63)")
 
 
 class Keyring:
@@ -63,8 +73,7 @@ class Keyring:
         if not keys:
             raise InvalidRequest("a keyring needs a key; make one with: ckpt key new")
         for name, key in keys.items():
-            if not _NAME.fullmatch(name):
-                raise InvalidRequest(f"{name!r} is no name of a key: letters, digits, . _ - (63)")
+            _check_name(name)
             if len(key) != KEY_BYTES:
                 raise InvalidRequest(f"key {name!r} has {len(key)} bytes; {KEY_BYTES} are needed")
         self.current = next(iter(keys))

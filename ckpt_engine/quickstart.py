@@ -141,10 +141,12 @@ async def copy_database(source: str, target: str, progress: Progress) -> dict[st
 
     Raises:
         InvalidRequest: The target has checkpoints of its own, or is a copy of another database.
+        StoreUnavailable: There is no such source; nothing is made.
         StoreBusy: The source is being written.
     """
     from .stores.copying import check_copied, copy_store
 
+    await database_version(source)  # opening it would make one where there is none
     config = SnapshotConfig()
     async with contextlib.AsyncExitStack() as stack:
         old = await open_store(source, config)

@@ -162,12 +162,12 @@ def tables(found: Difference, *, everything: bool = False) -> Iterator[Renderabl
 
 
 def _rows_of(left: Took, right: Took) -> Iterator[tuple[str, tuple[str, str]]]:
-    from .scoreboard import money
+    from ..experiments.report import dollars
 
     yield "steps", (str(left.steps), str(right.steps))
     yield "tokens read", (f"{left.input_tokens:,}", f"{right.input_tokens:,}")
     yield "tokens written", (f"{left.output_tokens:,}", f"{right.output_tokens:,}")
-    yield "cost", (money(left.money), money(right.money))
+    yield "cost", (dollars(left.money), dollars(right.money))
     yield "time", (f"{left.seconds:.2f}s", f"{right.seconds:.2f}s")
     yield "model", (", ".join(left.models) or "–", ", ".join(right.models) or "–")
 

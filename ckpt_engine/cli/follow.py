@@ -37,11 +37,17 @@ class Follower:
         self._show = show
         self._seen: dict[str, CheckpointInfo] = {}
         self._pause = 0.1
+        self._past: str | None = None
 
     @property
     def seen(self) -> list[CheckpointInfo]:
         """Everything shown so far, in order."""
         return list(self._seen.values())
+
+    async def await_another(self) -> None:
+        """Leave out the session that the workflow id has now: another one is about to begin."""
+        found = await self._engine.find_run(self._workflow_id)
+        self._past = found and found[0].session_id
 
     async def skip(self) -> None:
         """Show nothing of what is there already."""
@@ -53,7 +59,7 @@ class Follower:
         """Show what is new."""
         began = time.monotonic()
         found = await self._engine.find_run(self._workflow_id)
-        if found is not None:
+        if found is not None and found[0].session_id != self._past:
             tree = await self._engine.get_checkpoint_tree(found[0].id)
             threads = {thread.id: thread for thread in tree.threads}
             for node in tree.nodes:

@@ -30,6 +30,8 @@ def board(report: Report) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
+    from ..experiments.report import dollars
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
     table.add_column("variant", no_wrap=True)
     table.add_column("trials", width=12)
@@ -49,7 +51,7 @@ def board(report: Report) -> RenderableType:
             "" if row.mean is None else f"{row.mean:.3g}",
             _difference(found.get(row.name)),
             f"{row.spent.input_tokens + row.spent.output_tokens:,}",
-            money(row.spent.money),
+            dollars(row.spent.money),
             f"{row.seconds:.1f}s",
             clean(_states(row)),
             style="bold green" if row.name == winner else "",
@@ -59,13 +61,10 @@ def board(report: Report) -> RenderableType:
     return table
 
 
-def money(amount: float | None) -> str:
-    """Return US dollars; a dash where no price is known."""
-    return "–" if amount is None else f"${amount:.4f}"
-
-
 def summary_line(report: Report) -> str:
     """Return in one line how far an experiment is."""
+    from ..experiments.report import dollars
+
     done = sum(_done(row) for row in report.variants)
     total = sum(row.trials for row in report.variants)
     running = sum(row.states.get("running", 0) for row in report.variants)
@@ -75,7 +74,7 @@ def summary_line(report: Report) -> str:
     return (
         f"{report.name}: {done} of {total} trials done, {running} running{scoring}; "
         f"{spent.steps:,} steps, {spent.input_tokens + spent.output_tokens:,} tokens, "
-        f"{money(spent.money)}"
+        f"{dollars(spent.money)}"
     )
 
 

@@ -101,7 +101,16 @@ async def find_checkpoint(engine: CheckpointEngine, name: str | None) -> Checkpo
     """
     if name is not None and _PREFIX.fullmatch(name) and await engine.find_run(name) is None:
         return await engine.resolve(name)
-    session = await find_session(engine, name)
+    try:
+        session = await find_session(engine, name)
+    except CliError as err:
+        if name is None or err.code is not Exit.NOT_FOUND:
+            raise
+        raise CliError(
+            f"no checkpoint or session {name!r}",
+            "ids have four digits or more; see what there is: ckpt list",
+            Exit.NOT_FOUND,
+        ) from None
     thread = await current_thread(engine, session)
     if thread.head is None:
         raise CliError(f"{session.name} has no checkpoint yet", "")

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from .drawing import draw_scores, draw_tree
-from .report import Promotion, Report, Trial
+from .report import Promotion, Report, Trial, dollars
 from .scoring import last_text
 
 __all__ = ["render_page"]
@@ -40,7 +40,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(money=_money, said=_said, short=_short)
+    environment.filters.update(money=dollars, said=_said, short=_short)
     looked = [t for t in report.trials if t.same_seed is not None]
     return environment.get_template("page.html.j2").render(
         report=report,
@@ -54,10 +54,6 @@ def render_page(
         same=sum(1 for t in looked if t.same_seed),
         questions=list(dict.fromkeys(t.question for t in report.trials)),
     )
-
-
-def _money(amount: float | None) -> str:
-    return "–" if amount is None else f"${amount:.4f}"
 
 
 def _said(message: Any) -> str:

@@ -17,12 +17,20 @@ __all__ = [
     "Trial",
     "VariantRow",
     "Verdict",
+    "dollars",
 ]
 
 TrialState = Literal[
     "waiting", "running", "scoring", "scored", "failed", "unscored", "stopped", "budget", "canceled"
 ]
 ENDED = {"scored", "failed", "unscored", "stopped", "budget", "canceled"}
+
+
+def dollars(amount: float | None) -> str:
+    """Return US dollars as text; a dash where no price is known, and nothing spent only as zero."""
+    if amount is None:
+        return "–"
+    return "<$0.0001" if 0 < amount < 0.0001 else f"${amount:.4f}"
 
 
 class _Value(BaseModel):

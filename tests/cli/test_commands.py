@@ -48,6 +48,15 @@ def test_run_shows_steps_and_answers(ckpt: Ckpt) -> None:
     assert "ckpt tree shown" in said
 
 
+def test_a_second_run_under_an_id_shows_nothing_of_the_first(ckpt: Ckpt) -> None:
+    first = ckpt.json("run", QUESTION, "--id", "twice")
+    ckpt("branch", "twice", "--step", "2", "--name", "side", "--follow")
+    second = ckpt("run", QUESTION, "--id", "twice")
+    assert first["checkpoints"][0][:7] not in second
+    assert "side " not in second
+    assert second.count("asked: ") == 1
+
+
 def test_run_as_json_gives_one_document(ckpt: Ckpt, ended: dict[str, Any]) -> None:
     assert ended["workflow_id"] == "looked-at"
     assert ended["ok"] is True
@@ -184,10 +193,11 @@ def test_a_branch_is_named_by_its_workflow_like_a_session(ckpt: Ckpt) -> None:
     ("args", "code", "reason"),
     [
         (("show", "ffffffffffff"), 3, "no checkpoint"),
-        (("show", "nobody"), 3, "no session 'nobody'"),
+        (("show", "nobody"), 3, "no checkpoint or session 'nobody'"),
+        (("show", "abc"), 3, "four digits or more"),
         (("rewind", "looked-at", "--step", "400"), 3, "has steps 0 to"),
         (("rewind", "looked-at", "--tag", "nope"), 3, "nope"),
-        (("rewind", "looked-at", "--step", "2", "--back", "1"), 2, "exactly one"),
+        (("rewind", "looked-at", "--step", "2", "--back", "1"), 2, "one of --step,"),
         (("rewind",), 2, "no checkpoint is named; give its id"),
         (("rewind", "looked-at", "--step", "2", "--in-flight", "x"), 2, "in_flight"),
         (("branch", "looked-at", "--step", "2", "--name", "a b"), 2, "name"),
@@ -239,7 +249,7 @@ def test_errors_as_json_too(ckpt: Ckpt) -> None:
         check=False,
     )
     assert done.returncode == 3
-    assert json.loads(done.stdout)["error"]["message"] == "no session 'nobody'"
+    assert json.loads(done.stdout)["error"]["message"] == "no checkpoint or session 'nobody'"
 
 
 def test_looking_needs_no_server_and_acting_says_that_it_does(

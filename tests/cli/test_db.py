@@ -52,3 +52,12 @@ def test_what_is_no_checkpoint_database_is_left_alone(tmp_path: Path, ckpt: Ckpt
     assert "not a checkpoint database" in ckpt("db", "upgrade", "--db", str(path), code=5)
     assert "no checkpoint database" in ckpt("db", "status", "--db", str(path) + "x", code=5)
     assert path.read_bytes() == before
+
+
+def test_a_copy_of_nothing_makes_nothing(tmp_path: Path, ckpt: Ckpt) -> None:
+    source, target = tmp_path / "mistyped.db", tmp_path / "new.db"
+    assert f"no checkpoint database {source}" in ckpt(
+        "db", "copy", str(source), str(target), code=5
+    )
+    assert not source.exists()
+    assert not target.exists()

@@ -74,6 +74,7 @@ def test_forget_asks_first_and_leaves_the_others_whole(ckpt: Ckpt) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "reason"),
     [
+        (("gc",), 2, "nothing says what to keep; such as --keep"),
         (("gc", "--keep", "some"), 2, "last:N"),
         (("gc", "--session", "nobody", "--keep", "last:1"), 3, "no session 'nobody'"),
         (("gc", "--session", "trip", "--thread", "none", "--keep", "last:1"), 3, "has main, cheap"),

@@ -170,6 +170,12 @@ def test_keys_that_cannot_be_are_refused_without_being_shown(text: str, why: str
     assert "A" * 43 not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "-a"])
+def test_a_new_key_of_an_odd_name_is_not_made(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="no name of a key: letters, digits"):
+        new_key(name)
+
+
 def test_a_new_key_can_be_parsed_with_an_older_one_behind_it() -> None:
     ring = Keyring.parse(f"{new_key('k2')}, {new_key('k1')}")
     assert ring.current == "k2"

@@ -66,6 +66,8 @@ def test_no_winner_is_exit_code_6(ckpt: Ckpt) -> None:
     code, report = standing(ckpt, "none")
     assert code == NO_WINNER
     assert report["verdict"]["why"].startswith("no winner: with 95% confidence")
+    said = ckpt("experiment", "run", path, code=NO_WINNER, out=True)
+    assert "promote none --variant NAME" in said, "without a variant it would be refused"
 
 
 def test_why_trials_have_failed_is_said_once(ckpt: Ckpt) -> None:

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from ckpt_engine.experiments import Trial
+from ckpt_engine.experiments.report import dollars
 from ckpt_engine.experiments.spec import Design
 from ckpt_engine.experiments.verdict import compare, decide, pairs_of
 
@@ -95,3 +96,13 @@ def test_of_equal_variants_hardly_ever_one_wins() -> None:
         scores = {v: [float(rng.random() < 0.5) for _ in range(10)] for v in "abc"}
         wrong += decide(design(*"abc"), trials(**scores)).winner is not None
     assert wrong <= 4
+
+
+def test_a_small_cost_is_not_shown_as_none() -> None:
+    assert [dollars(x) for x in (None, 0, 0.000032, 0.00014, 5)] == [
+        "–",
+        "$0.0000",
+        "<$0.0001",
+        "$0.0001",
+        "$5.0000",
+    ]

@@ -54,8 +54,11 @@ def gc(
 
     async def work() -> None:
         from ...retention_words import parse_retention
+        from ..errors import CliError, Exit
         from ..opening import open_engine
 
+        if not keep:
+            raise CliError("nothing says what to keep", "such as --keep 'last:100'", Exit.USAGE)
         policy = parse_retention(keep)
         settings = settings_from(home=home, database_url=db)
         out = Output(as_json, settings)
@@ -106,9 +109,13 @@ async def _collect_all(
     reports: list[CollectReport] = []
     for number, place in enumerate(places, 1):
         reports.append(await engine.collect(policy, dry_run=dry_run, **place))
-        dropped = sum(len(report.dropped) for report in reports)
-        reporter.progress(f"{number} of {len(places)} looked at, {dropped} checkpoints to remove")
-    reporter.progress("")
+        if sys.stderr.isatty():
+            dropped = sum(len(report.dropped) for report in reports)
+            reporter.progress(
+                f"{number} of {len(places)} sessions, {dropped} checkpoints to remove"
+            )
+    if sys.stderr.isatty():
+        reporter.progress("")
     return reports
 
 

@@ -153,8 +153,12 @@ async def _run(
         out.following(f"ckpt log {handle.id} --follow")
         return 0
     async with open_engine(settings, create=True) as engine:  # before anything is started
+        follower = None
+        if workflow_id is not None:
+            follower = steps_of(out, engine, workflow_id)
+            await follower.await_another()
         handle = await _started(out, client, start, workflow_id, settings.task_queue)
-        return await follow_agent(out, engine, handle)
+        return await follow_agent(out, engine, handle, follower)
 
 
 async def _started(

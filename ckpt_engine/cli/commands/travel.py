@@ -225,6 +225,8 @@ async def _target(
                 Exit.USAGE,
             )
         return run_of.supervisor or run_of.workflow_id, Target(checkpoint=info.id)
+    if sum(named is not None for named in (step, back, tag)) > 1:
+        raise CliError("give exactly one of --step, --back and --tag", "", Exit.USAGE)
     session = await find_session(engine, where)
     address = session.address
     if address is None:
