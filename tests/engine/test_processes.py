@@ -22,7 +22,7 @@ from ckpt_engine.errors import Conflict, StoreBusy
 from .test_schema import DATABASES, url_of
 
 COMMON = """
-import asyncio, json, os, signal, sys
+import asyncio, json, os, signal, sys, threading
 from ckpt_engine import SnapshotConfig, create_checkpoint_engine
 from ckpt_engine.errors import CheckpointError, Conflict
 def say(what): print(json.dumps(what), flush=True)
@@ -52,7 +52,8 @@ def freezing(tx, draft):
     placed = place(tx, draft)
     tx.flush() if hasattr(tx, "flush") else None
     writing.place = place
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # sent to this very thread: another one might stop the process a moment too late
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     return placed
 async def main(engine, expects):
     writing.place = freezing
