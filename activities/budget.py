@@ -129,13 +129,20 @@ class Purse:
         dollars = cost_of(self._model, reads, writes, self._lease.prices, most=True)
         if dollars is None:
             raise ApplicationError(
-                f"no price is known of the model {self._model}, so a budget of money cannot hold: "
-                "put its price under `prices` in the specification",
+                unpriced(self._model),
                 {"tokens": self._before.spent.tokens, "nanos": self._before.spent.nanos},
                 type="no-price",
                 non_retryable=True,
             )
         return Amount(0, reads + writes, math.ceil(dollars * NANO))
+
+
+def unpriced(model: str) -> str:
+    """Return what is said where money is limited and a model has no price."""
+    return (
+        f"no price is known of the model {model}, so a budget of money cannot hold: "
+        "put its price under `prices` in the specification"
+    )
 
 
 def cost_of(

@@ -35,7 +35,7 @@ from ckpt_engine.experiments.spec import (
 from ckpt_engine.model import Checkpoint, CheckpointInfo
 from ckpt_engine.temporal import Overrides, RewindRequest, Sessions, Target
 
-from .budget import cost_of
+from .budget import cost_of, unpriced
 from .judge import judge_between
 from .model_call import ModelCatalogue
 
@@ -77,6 +77,7 @@ class ExperimentActivities:
                 self._models.get(spec.scorer.model)
             if all(point.workflow_type == _AGENT for point in ask.points):
                 self._check_agent(spec)
+            await self._check_prices(ask)
         except InvalidRequest as err:
             raise _refused(err) from None
 
@@ -100,6 +101,18 @@ class ExperimentActivities:
                     f"variant {variant.name}: the agent has no tool {', '.join(sorted(unknown))}; "
                     f"it has {', '.join(sorted(tools))}"
                 )
+
+    async def _check_prices(self, ask: CheckAsk) -> None:
+        spec = ask.spec
+        limits = (spec.budget.total, spec.budget.per_variant, spec.budget.per_trial)
+        if not any(limit.money for limit in limits):
+            return
+        for point in ask.points:
+            state = (await self._get(point.checkpoint)).state
+            for variant in spec.variants:
+                asked = {**state, **variant.state_patch()}.get("model") or self._spec.model_name
+                if cost_of(str(asked), 1, 1, spec.prices) is None:
+                    raise InvalidRequest(f"variant {variant.name}: {unpriced(str(asked))}")
 
     @activity.defn(name="experiment_measure")
     async def measure(self, ask: MeasureAsk) -> Measured:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 from werkzeug import Request, Response
 
@@ -15,7 +16,7 @@ from ckpt_engine.contrib.agent import AgentSpec
 
 from ..agent.conftest import ChatServer, completion, error
 from .conftest import App, running
-from .test_workflow import TABLES, questions, spec
+from .test_workflow import TABLES, innermost, questions, spec
 
 PRICES = {"ollama:tiny": {"input": 1.0, "output": 3.0}}
 
@@ -109,10 +110,14 @@ async def test_a_model_without_a_price_is_refused_where_money_is_limited(
 ) -> None:
     chat.then(completion("hello"))
     base = await tiny.session("hello?")
-    report = await tiny.run(sums(base.checkpoint, budget={"total": {"money": 1}}))
-    assert {t.state for t in report.trials} == {"failed"}
-    assert "put its price under `prices`" in report.trials[0].why
+    threads = await tiny.engine.list_threads(base.thread)
+    with pytest.raises(WorkflowFailureError) as caught:
+        await tiny.run(sums(base.checkpoint, budget={"total": {"money": 1}}))
+    why = innermost(caught.value)
+    assert "variant a: no price is known of the model ollama:tiny" in why
+    assert "put its price under `prices`" in why
     assert len(chat.requests) == 1  # not one was paid for
+    assert await tiny.engine.list_threads(base.thread) == threads
 
 
 async def test_steps_of_a_variant_are_never_exceeded(shipped: App) -> None:

@@ -71,10 +71,10 @@ def test_no_winner_is_exit_code_6(ckpt: Ckpt) -> None:
 
 
 def test_why_trials_have_failed_is_said_once(ckpt: Ckpt) -> None:
-    path = written(ckpt, "poor", questions=questions(2), budget={"total": {"money": 1}})
+    path = written(ckpt, "poor", questions=questions(2), budget={"per_trial": {"steps": 1}})
     ckpt("experiment", "run", path, code=NO_WINNER)
     said = ckpt("experiment", "status", "poor", code=NO_WINNER, out=True)
-    reason = "failed: no price is known of the model scripted"
+    reason = "budget: the budget is used up: 1 steps"
     assert f"plain/wind-0/1 and 3 more {reason}" in said
     assert said.count(reason) == 1
 

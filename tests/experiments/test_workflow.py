@@ -118,7 +118,7 @@ async def test_what_cannot_be_run_is_refused_before_anything_is_started(shipped:
     for message, wrong in bad.items():
         with pytest.raises(WorkflowFailureError) as caught:
             await shipped.run(wrong)
-        assert message in _innermost(caught.value)
+        assert message in innermost(caught.value)
     assert await shipped.engine.list_threads(base.thread) == threads
 
 
@@ -126,7 +126,7 @@ def _with_tool(name: str) -> dict[str, Any]:
     return {"name": "b", "tools": [name]}
 
 
-def _innermost(err: BaseException) -> str:
+def innermost(err: BaseException) -> str:
     while err.__cause__ is not None:
         err = err.__cause__
     return str(err)
