@@ -133,7 +133,9 @@ async def test_the_command_makes_changes_and_removes_a_schedule(
         async def say(*words: str, code: int = 0) -> str:
             return await asyncio.to_thread(ckpt, *mine, *words, code=code)
 
-        assert "keep last:9" in await say("--keep", "last:9", "--every", "6h")
+        made = await say("--keep", "last:9", "--every", "6h")
+        assert "keep last:9" in made
+        assert f"gc schedule --id gc-{task_queue} --delete" in made
         assert "keep last:4" in await say("--keep", "last:4", "--every", "1d", "--now")
         ran = await first_run(app.client, f"gc-{task_queue}")
         assert (await app.client.get_workflow_handle(ran).result())["dropped"] == 18

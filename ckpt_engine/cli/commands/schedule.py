@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shutil import which
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,9 +61,9 @@ def schedule(
             await handle.trigger()
         out.say(f"schedule {name}: every {every}, keep {keep}, on task queue {settings.task_queue}")
         out.data({"id": name, "every": every, "keep": keep, "task_queue": settings.task_queue})
-        out.following(
-            f"temporal schedule describe --schedule-id {name}", "ckpt gc schedule --delete"
-        )
+        look = f"temporal schedule describe --schedule-id {name}"
+        other = "" if name == _ID else f" --id {name}"
+        out.following(*([look] if which("temporal") else []), f"ckpt gc schedule{other} --delete")
 
     run(work(), as_json=as_json)
 
