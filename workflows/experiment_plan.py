@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ckpt_engine.experiments.report import ENDED, Report, Spent, Trial, VariantRow, Verdict
-from ckpt_engine.experiments.spec import ExperimentSpec, JudgeScorer
+from ckpt_engine.experiments.spec import ExperimentSpec, JudgeScorer, PersonScorer
 from ckpt_engine.temporal.contract import BranchPoint
 
 from .experiment_messages import Progress
@@ -164,6 +164,7 @@ def report_of(
         spec_digest=spec.digest(),
         baseline=spec.baseline,
         scorer=spec.scorer.kind,
+        ask=spec.scorer.ask if isinstance(spec.scorer, PersonScorer) else "",
         concurrency=spec.concurrency,
         started_at=progress.started_at,
         ended_at=ended_at,

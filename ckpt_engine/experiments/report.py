@@ -215,6 +215,7 @@ class Report(_Value):
     spec_digest: str
     baseline: str
     scorer: str
+    ask: str = ""
     concurrency: int
     started_at: str
     ended_at: str | None = None

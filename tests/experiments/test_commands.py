@@ -149,6 +149,9 @@ def test_a_person_scores_and_the_experiment_can_be_cancelled(ckpt: Ckpt) -> None
     ckpt("experiment", "run", path, "--detach")
     while [t["state"] for t in standing(ckpt, "judged")[1]["trials"]] != ["scoring"] * 2:
         pass
+    shown = ckpt("experiment", "status", "judged", code=1, out=True)
+    assert "Is it so?" in shown
+    assert "ckpt experiment score judged plain/wind-0/1 0.8" in shown
     given = ckpt.json("experiment", "score", "judged", "exact/wind-0/1", "0.9", "--by", "ann")
     assert (given["score"], given["by"], given["state"]) == (0.9, "ann", "scored")
     said = ckpt("experiment", "score", "judged", "exact/wind-0/1", "0.9", code=2)

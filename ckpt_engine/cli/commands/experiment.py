@@ -88,6 +88,7 @@ def status(
         from ..at_work import at_work, board_of_work
         from ..errors import CliError
         from ..experiments import code_of, current, find
+        from ..render import clean
 
         out, settings = Output(as_json), settings_from(home=home)
         client = await _client(settings, address, namespace)
@@ -100,6 +101,8 @@ def status(
         waiting = [t.name for t in report.trials if t.state == "scoring"]
         if waiting and report.scorer == "person":
             out.say(f"{len(waiting)} trials wait for a person's score, such as:", "yellow")
+            if report.ask:
+                out.say(clean(report.ask), "bold")
             out.following(*(f"ckpt experiment score {name} {one} 0.8" for one in waiting[:3]))
         return code_of(report)
 
