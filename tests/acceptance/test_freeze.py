@@ -9,8 +9,11 @@ from .conftest import StageMaker
 from .courier import Trip
 from .doom import Doom
 
-BODIES = {"before-attempt": 1, "after-body": 2, "at-commit": 1, "after-commit": 1}
-"""How often the body runs: a zombie that wakes after the commit does not begin with it."""
+BODIES = {"before-attempt": {1}, "after-body": {2}, "at-commit": {1, 2}, "after-commit": {1}}
+"""How often the body may run: a zombie that wakes after the commit does not begin with it.
+
+What is about to be committed is not committed: whoever looks before that runs the body, too.
+"""
 
 
 async def test_a_zombie_that_wakes_changes_nothing(make_stage: StageMaker) -> None:
@@ -32,6 +35,6 @@ async def test_a_zombie_that_wakes_changes_nothing(make_stage: StageMaker) -> No
             stored = await stage.agreed(handle)
             assert stored.story() == undisturbed, point
             bodies = len(stage.ledger.read("body", node=2))
-            assert (point, bodies) == (point, BODIES[point])
+            assert bodies in BODIES[point], point
 
     await asyncio.gather(*map(scene, BODIES))
