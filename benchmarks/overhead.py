@@ -129,7 +129,7 @@ async def _one_agent(bench: Bench, side: Side) -> float:
 
 async def _many(bench: Bench, side: Side) -> float:
     """Return seconds a step, all agents together."""
-    steps = bench.size(20, 8)
+    steps = bench.size(60, 8)
     start = time.perf_counter()
     names = await asyncio.gather(*(side.errand(steps) for _ in range(AGENTS)))
     await asyncio.gather(*map(side.ended, names))

@@ -50,6 +50,7 @@ __all__ = [
     "sent_again",
 ]
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _KEPT = 100  # refusals and children shown, and request ids remembered times ten
 _MOST_CARRIED = 256 * 1024  # characters of requests
 _CARRIED = 20  # refusals that cross continue-as-new, so that the header stays small
@@ -583,6 +584,10 @@ def new_id(rng: Random) -> str:
 def fingerprint_of(name: str, args: Sequence[Any]) -> str:
     """Return a digest of the type and arguments of an activity or a sub-workflow."""
     digest = blake2b(name.encode(), digest_size=8)
+    if all(type(arg) in _PLAIN for arg in args):
+        # as a converter would have it, for a tenth of the time
+        digest.update(json.dumps(args).encode())
+        return digest.hexdigest()
     try:
         for payload in workflow.payload_converter().to_payloads(args):
             digest.update(payload.data)

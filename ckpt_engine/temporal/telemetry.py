@@ -69,7 +69,7 @@ class Telemetry:
         cache = meter.create_counter("ckpt_cache", "Parents looked up")
         self._hits = cache.with_additional_attributes({"found": "memory"})
         self._misses = cache.with_additional_attributes({"found": "store"})
-        self._tracer = _tracer()
+        self._trace = _opentelemetry()
 
     def committed(self, writes: int) -> None:
         """Note a transaction of the engine's."""
@@ -101,11 +101,10 @@ class Telemetry:
         self._snapshot.record(timedelta(seconds=time.perf_counter() - started), _labels())
 
     def _span(self, name: str, facts: dict[str, Any]) -> AbstractContextManager[object]:
-        if self._tracer is None:
-            return nullcontext()
-        span: AbstractContextManager[object] = self._tracer.start_as_current_span(
-            name, attributes=facts
-        )
+        if self._trace is None or not self._trace.get_current_span().get_span_context().is_valid:
+            return nullcontext()  # nobody watches: a span without a parent helps nobody
+        tracer = self._trace.get_tracer("ckpt_engine")
+        span: AbstractContextManager[object] = tracer.start_as_current_span(name, attributes=facts)
         return span
 
 
@@ -113,9 +112,8 @@ def _labels() -> dict[str, str]:
     return {"activity_type": activity.info().activity_type} if activity.in_activity() else {}
 
 
-def _tracer() -> Any:
+def _opentelemetry() -> Any:
     try:
-        trace = import_module("opentelemetry.trace")
+        return import_module("opentelemetry.trace")
     except ImportError:
         return None
-    return trace.get_tracer("ckpt_engine")
