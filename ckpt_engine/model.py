@@ -44,13 +44,19 @@ __all__ = [
     "id_from_bytes",
     "id_to_bytes",
     "new_checkpoint_id",
+    "seed_ids",
 ]
 
 ID_LENGTH = 32
 _ID = re.compile(r"[0-9a-f]{32}")
 _ids = Random(os.urandom(32))  # noqa: S311  (unique, not secret)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _ids.seed(os.urandom(32)))
+    os.register_at_fork(after_in_child=lambda: seed_ids())
+
+
+def seed_ids(seed: bytes | None = None) -> None:
+    """Begin new random bits of ids, or those of a seed: what is tried again then draws the same."""
+    _ids.seed(os.urandom(32) if seed is None else seed)
 
 
 class SnapshotTrigger(StrEnum):

@@ -141,7 +141,7 @@ class KeepMilestones(_Counted):
     def _chosen(self, checkpoints: Sequence[Candidate]) -> set[str]:
         if len(checkpoints) <= self.n:
             return {c.id for c in checkpoints}
-        line = sorted(checkpoints, key=lambda c: (c.step, c.created_at, c.id))
+        line = sorted(checkpoints, key=lambda c: c.step)  # of equal steps the older one first
         steps = [c.step for c in line]
         chosen = {len(line) - 1}
         if self.n > 1:

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ..errors import Erased, InvalidRequest, MergeConflictError, NameTaken
 from ..graph import GraphNode, ancestors, is_ancestor
 from ..merge import Content, base_ids, find_base, merge_content, resolve_base
+from ..model import seed_ids
 from ..retention import KEEP_AGE, KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
 from .strategies import messages, states, stored_values
 
@@ -79,6 +80,9 @@ class EngineMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        # Equal steps are put in the order of their ids: an example that is tried again must draw
+        # from the same.
+        seed_ids(b"machine")
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="ckpt-machine-"))
         self.kept: dict[str, _Kept] = {}
@@ -97,6 +101,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert not problems, problems
             self.run(self.engine.close())
         finally:
+            seed_ids()
             self.runner.close()
             shutil.rmtree(self.folder)
 
