@@ -513,8 +513,8 @@ class SnapshotConfig:
         connections: PostgreSQL: how many connections read, besides the one that writes.
         cache_mb: Memory for what was read and written last, in megabytes.
         idle_seal_seconds: A thread's rows are packed after it was idle for so long; 0 for never.
-        schema_version: Version of what the application keeps in messages and state; checkpoints
-            of steps say which one they have (``metadata["schema"]``, absent for 0).
+        schema_version: Version of what the application keeps in messages and state; each checkpoint
+            says which one its content has (``metadata["schema"]``, absent for 0).
         upcast: Called with messages, state and their version, where a workflow is seeded from an
             older one; returns both as the current version has them.
     """

@@ -133,6 +133,7 @@ class Merging(Writing):
         if strategy != "raise":
             found = merge_content(*three, strategy="raise", reducers=reducers, logs=logs)
             resolved += [conflict.key for conflict in found.conflicts]
+        schema = self._schema(source, [ours, theirs])
         draft = self._draft(
             source,
             Joined(ours),
@@ -142,7 +143,7 @@ class Merging(Writing):
             tools_result=None,
             next_node=None,
             summary=f"merge of {branch.branch}",
-            metadata={**metadata, "merged": names[0]},
+            metadata={**metadata, "merged": names[0], **({"schema": schema} if schema else {})},
         )
         # what it adds belongs to the branch's own steps: a join must not count it twice
         for log in draft.logs.values():

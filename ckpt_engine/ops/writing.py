@@ -281,7 +281,11 @@ class Writing(Forgetting):
             parent = source.checkpoint(parent_id)
         elif thread is not None and thread.head is not None:
             parent = source.by_cid(thread.head)
-        draft = self._draft(source, Joined(parent), [parent] if parent else [], **content)
+        parents = [parent] if parent else []
+        rewritten = content["messages"] is not None and content["state"] is not None
+        if schema := self._schema(source, [] if rewritten else parents):
+            content["metadata"] = {**(content["metadata"] or {}), "schema": schema}
+        draft = self._draft(source, Joined(parent), parents, **content)
         draft.thread, draft.step = thread_id, parent.step + 1 if parent else 0
         draft.kind = "head" if parent_id is None else "parent"
         return draft

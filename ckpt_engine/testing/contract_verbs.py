@@ -350,3 +350,31 @@ class VerbContract(ContractBase):
         with pytest.raises(EngineClosed):
             await engine.snapshot("t")
         assert await engine.snapshot_safe("t") is None
+
+    async def test_a_checkpoint_says_the_schema_version_of_its_content(
+        self, opened: OpenEngine
+    ) -> None:
+        engine = await opened(SnapshotConfig(schema_version=2))
+        first = await engine.snapshot("t", append=["a"], metadata={"cost": 1})
+        assert (await engine.get(str(first))).metadata == {"cost": 1, "schema": 2}
+        branch = await engine.branch(str(first), "side")
+        await engine.snapshot(branch.id, append=["b"])
+        merged = await engine.merge_branch(branch.id, "t")
+        assert (await engine.get(merged.checkpoint_id)).metadata["schema"] == 2
+
+    async def test_what_goes_on_from_older_content_is_of_its_schema_version(
+        self, opened: OpenEngine
+    ) -> None:
+        if not self.durable:
+            pytest.skip("nothing is older than the engine")
+        old = await opened()
+        first = await old.snapshot("t", append=["a"], state={"n": 1})
+        engine = await opened(SnapshotConfig(schema_version=2))
+        grown = await engine.snapshot("t", append=["b"], state={"n": 2})
+        whole = await engine.snapshot("t", messages=["A"], state={"n": 3})
+        branch = await engine.branch(str(grown), "older")
+        await engine.snapshot(branch.id, append=["c"])
+        merged = await engine.merge_branch(branch.id, "t", strategy="ours")
+        made = [str(one) for one in (first, grown, whole, merged.checkpoint_id)]
+        found = [(await engine.get(one)).metadata.get("schema") for one in made]
+        assert found == [None, None, 2, None]
