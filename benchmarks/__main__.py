@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -67,7 +68,7 @@ def main() -> int:
     figures, series, absent = asyncio.run(_run(names, chosen.quick, console))
     console.print(_table(figures))
     for line in absent:
-        console.print(f"[yellow]{line}[/]")
+        console.print(f"[yellow]{escape(line)}[/]")
     for path in _write(figures, series, chosen.quick):
         console.print(f"wrote {path}")
     return int(bool(absent) or any(figure.ok is False for figure in figures))
@@ -90,6 +91,10 @@ async def _run(
                 found = await GROUPS[name](bench)
             except Missing as missing:
                 absent.append(str(missing))
+                continue
+            except Exception as err:  # noqa: BLE001  (the other groups are measured all the same)
+                absent.append(f"{name} failed: {type(err).__name__}: {err}")
+                bar.print(f"[red]{escape(absent[-1])}[/]")
                 continue
             figures += found
             for figure in found:

@@ -28,7 +28,7 @@ async def run(bench: Bench) -> list[Figure]:
     out, _ = await child.communicate()
     if child.returncode:
         raise RuntimeError("the process that runs the experiment failed")
-    found = json.loads(out)
+    found = json.loads(out.splitlines()[-1])  # above it stands what the server has to say
     note = f"{variants} variants, {found['steps']} steps, {found['seconds']:.0f} s"
     return [
         Figure("experiment: trials scored / asked for", 1.0, found["done"], at_least=True),

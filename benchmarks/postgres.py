@@ -7,7 +7,6 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import mkdtemp
@@ -17,6 +16,7 @@ import msgspec
 import zstandard
 
 from .common import Bench, Clock, Figure, Missing, distinct_bytes, missing_extra, steps
+from .langgraph_saver import langchain, plain_rounds
 from .peers import NaiveSqlAlchemy, Step, Take
 from .throughput import lines_of, rate_of
 
@@ -237,7 +237,6 @@ async def _together(bench: Bench, url: str, kind: str, processes: int, times: in
 
 async def _langgraph(bench: Bench, server: Any, count: int) -> list[Figure]:
     with missing_extra("langgraph-checkpoint-postgres"):
-        from langgraph.checkpoint.base import empty_checkpoint
         from langgraph.checkpoint.postgres import PostgresSaver
     import psycopg
 
@@ -250,29 +249,22 @@ async def _langgraph(bench: Bench, server: Any, count: int) -> list[Figure]:
     options = f"?options=-c%20search_path%3D{schema}"
     with PostgresSaver.from_conn_string(server.url() + options) as saver:
         saver.setup()
-        config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
-        messages: list[Any] = []
+        rounds = plain_rounds(saver, count)
         async with await create_checkpoint_engine(server.url(f"ours_of_{count}")) as engine:
             for number, step in enumerate(steps(count, 1000)):
                 if number % 100 == 0:
                     bench.advance(f"PostgreSQL: LangGraph's saver, step {number} of {count}")
                 await ours.time(engine.snapshot("t", **step))
-                messages += step["append"]
-                checkpoint = empty_checkpoint()
-                values = {"messages": messages, "state": step["state"]}
-                checkpoint["channel_values"] = values
-                versions: Any = dict.fromkeys(values, number + 1)
-                checkpoint["channel_versions"] = versions
-                metadata: Any = {"source": "loop", "step": number}
-                config = theirs.call(_put(saver, config, checkpoint, metadata, versions))
-            size = (await engine.optimize()).size_before
+                rounds.go([langchain(step["append"][0])], step["state"], theirs)
+            report = await engine.optimize()
     with psycopg.connect(server.url()) as db:
         found = db.execute(
             "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c "
             "WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'",
             (schema,),
         ).fetchone()
-    used = found[0] if found else 0
+    used, live, rested = found[0] if found else 0, report.size_before, report.size_after
+    then = f"{used / live:.0f}x of {live / 1e6:.2f} MB right after the last step"
     large = count >= 3000
     return [
         Figure(
@@ -283,14 +275,10 @@ async def _langgraph(bench: Bench, server: Any, count: int) -> list[Figure]:
             note=f"{theirs.ms} / {ours.ms}",
         ),
         Figure(
-            f"PostgreSQL: LangGraph's saver, {count:,} steps: disk, times larger",
+            f"PostgreSQL: LangGraph's saver, {count:,} steps: disk at rest, times larger",
             1000 if large else None,
-            used / size,
+            used / rested,
             at_least=True,
-            note=f"{used / 1e6:,.1f} / {size / 1e6:.2f} MB",
+            note=f"{used / 1e6:,.1f} / {rested / 1e6:.2f} MB; {then}",
         ),
     ]
-
-
-def _put(saver: Any, *given: Any) -> Callable[[], Any]:
-    return lambda: saver.put(*given)
