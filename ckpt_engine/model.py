@@ -506,7 +506,8 @@ class SnapshotConfig:
         delta_snapshots: Store the state as differences; else whole each time.
         max_snapshot_size_mb: Largest snapshot in megabytes, encoded; no limit when absent.
         logs: Keys of the state that hold lists which grow by appending.
-        interval_seconds: How often scopes take an ``INTERVAL`` checkpoint.
+        interval_seconds: How often scopes, and steps of workflows that are at work, take an
+            ``INTERVAL`` checkpoint.
         synchronous: ``full`` survives a power cut, ``normal`` may lose the newest commits.
         busy_timeout: Seconds to wait for another process before ``StoreBusy``.
         group_size: Most checkpoints in one transaction.

@@ -19,13 +19,14 @@ from temporalio.converter import (
 from temporalio.exceptions import ApplicationError
 
 from ..errors import CheckpointNotFound, IdReused
-from ..model import CheckpointInfo, CommittedStep, StepCommit, WorkflowRun
+from ..model import CheckpointInfo, CommittedStep, SnapshotTrigger, StepCommit, WorkflowRun
 from .context import Step, StepChanges
 from .contract import StepHeader
 from .origin import ensure_thread
 from .patience import Heartbeats, Patience, to_the_end
 from .payloads import from_stored, to_stored
 from .policy import Policies, StepAdapter
+from .progress import Progress
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -212,6 +213,20 @@ class Attempt:
 
         with self._telemetry.loading(self._header.thread):
             return await self._patience.insist(joined)
+
+    def progress(self) -> Progress | None:
+        """Return what takes checkpoints while the body runs, where those are wanted."""
+        header, info = self._header, self._info
+        if not header.record or SnapshotTrigger.INTERVAL not in self._engine.config.triggers:
+            return None
+        facts = {
+            "workflow_id": info.workflow_id,
+            "run_id": info.workflow_run_id,
+            "in_attempt": info.attempt,
+            **({"sub": header.sub} if header.sub else {}),
+            **({"base": header.base} if header.base else {}),
+        }
+        return Progress(self._engine, header, self._policy, facts)
 
     # After the body
 

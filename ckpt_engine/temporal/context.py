@@ -125,6 +125,11 @@ class StepScope:
         return self._pid == os.getpid()
 
     @property
+    def opened(self) -> Step | None:
+        """The step, if the body has asked for it."""
+        return self._step
+
+    @property
     def changes(self) -> StepChanges:
         """What the body added and changed; nothing if it never asked for the step."""
         if self._changes is not None:

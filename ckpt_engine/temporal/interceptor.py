@@ -58,7 +58,9 @@ class CheckpointActivityInbound(ActivityInboundInterceptor):
                 self._runtime().telemetry.step("answered")
                 return done.value
             scope = StepScope(header, attempt.load)
-            result = await self._body(scope, input, attempt.adapter)
+            body = self._body(scope, input, attempt.adapter)
+            progress = attempt.progress()
+            result = await (body if progress is None else progress.during(scope, body))
             return await attempt.commit(scope.changes, result)
         except CheckpointError as err:
             raise to_failure(err) from err

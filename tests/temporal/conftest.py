@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from ckpt_engine import CheckpointEngine, create_checkpoint_engine
+from ckpt_engine import CheckpointEngine, SnapshotConfig, create_checkpoint_engine
 from ckpt_engine.temporal import CheckpointPlugin, Sessions, StepPolicy
 
 from .app import ACTIVITIES, Walker
@@ -51,13 +51,18 @@ class App:
 POLICIES = {"recite": StepPolicy(record=False)}
 
 
-async def connect(env: WorkflowEnvironment, url: str) -> Client:
+async def connect(
+    env: WorkflowEnvironment,
+    url: str,
+    config: SnapshotConfig | None = None,
+    policies: Mapping[str, StepPolicy] = POLICIES,
+) -> Client:
     """Return a client of the server, with the plugin."""
     return await Client.connect(
         env.client.service_client.config.target_host,
         namespace=env.client.namespace,
         data_converter=pydantic_data_converter,
-        plugins=[CheckpointPlugin(url, policies=POLICIES)],
+        plugins=[CheckpointPlugin(url, config=config, policies=policies)],
     )
 
 
@@ -65,7 +70,7 @@ async def connect(env: WorkflowEnvironment, url: str) -> Client:
 async def running_app(
     env: WorkflowEnvironment, url: str, task_queue: str, **options: Any
 ) -> AsyncIterator[App]:
-    client = await connect(env, url)
+    client = await connect(env, url, options.pop("config", None), options.pop("policies", POLICIES))
     options.setdefault("workflows", [Walker])
     options.setdefault("activities", ACTIVITIES)
     worker = Worker(client, task_queue=task_queue, **options)
