@@ -11,13 +11,14 @@ import asyncio
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import CheckpointError, EngineClosed, StoreBusy, StoreUnavailable
 from ..store import Expect, Store, Tx
 from .transaction import SqlTx
+from .worker import Worker, tell
 
 __all__ = ["GroupedStore", "Write", "run_group"]
 
@@ -41,14 +42,8 @@ class GroupedStore(Store):
     def __init__(self, group: int) -> None:
         self._group = group
         self._queue: deque[Write] = deque()
-        self._writing = ThreadPoolExecutor(1, "ckpt-write")
-        self._running = False
-        self._idle = asyncio.Event()
+        self._writing = Worker("ckpt-write")
         self._closed = False
-
-    async def _on_writer(self, run: Callable[[], T]) -> T:
-        """Run a function on the thread that writes."""
-        return await asyncio.get_running_loop().run_in_executor(self._writing, run)
 
     @abstractmethod
     def _commit_together(self, group: list[Write], *, alone: bool) -> None:
@@ -75,41 +70,32 @@ class GroupedStore(Store):
     async def write(self, work: Callable[[Tx], T], expect: Expect | None = None) -> T:
         self._check_open()
         loop = asyncio.get_running_loop()
-        write = Write(work, expect, loop.create_future())
-        self._queue.append(write)
-        if not self._running and len(self._queue) == 1:
-            loop.call_soon(self._begin)  # after those who are ready to write as well
-        answer: T = await write.done
-        return answer
+        done: asyncio.Future[T] = loop.create_future()
+        self._queue.append(Write(work, expect, done))
+        if len(self._queue) == 1:  # else the thread has not yet seen the one before
+            loop.call_soon(self._wake)  # after those who are ready to write as well
+        return await done
 
-    def _begin(self) -> None:
-        """Start to commit what is queued; the next group begins when this one has ended."""
-        if self._running:
-            return
-        group = [self._queue.popleft() for _ in range(min(len(self._queue), self._group))]
-        # without those whose callers were cancelled before it began
-        group = [write for write in group if not write.done.done()]
-        if group:
-            self._running = True
-            self._idle.clear()
-            self._writing.submit(self._run, group, asyncio.get_running_loop())
-        elif self._queue:
-            self._begin()
-        else:
-            self._idle.set()
+    def _wake(self) -> None:
+        self._writing.call(self._commit_queued)
 
-    def _run(self, group: list[Write], loop: asyncio.AbstractEventLoop) -> None:
-        """Commit a group; on the thread that writes."""
-        try:
-            self._commit_group(group)
-        except Exception as err:  # noqa: BLE001  (whatever it is, it goes to the callers)
-            for write in group:
-                write.error = write.error or err
-        loop.call_soon_threadsafe(self._end, group)
+    def _commit_queued(self) -> None:
+        """Commit what is queued, group by group; on the thread that writes."""
+        while self._queue:
+            group = [self._queue.popleft() for _ in range(min(len(self._queue), self._group))]
+            # without those whose callers were cancelled before it began
+            group = [write for write in group if not write.done.done()]
+            if not group:
+                continue
+            try:
+                self._commit_group(group)
+            except BaseException as err:  # noqa: BLE001  (whatever it is, it goes to the callers)
+                for write in group:
+                    write.error = write.error or err
+            tell(group[0].done.get_loop(), partial(self._deliver, group))
 
-    def _end(self, group: list[Write]) -> None:
-        """Tell the callers, and go on with those who came meanwhile."""
-        self._running = False
+    def _deliver(self, group: list[Write]) -> None:
+        """Tell the callers; on their loop."""
         if self.observer is not None and (done := sum(w.error is None for w in group)):
             self.observer.committed(done)
         for write in group:
@@ -119,7 +105,6 @@ class GroupedStore(Store):
                 write.done.set_exception(write.error)
             else:
                 write.done.set_result(write.answer)
-        self._begin()
 
     def _commit_group(self, group: list[Write]) -> None:
         """Commit the group in one transaction; each by itself where that fails because of one."""
@@ -144,10 +129,9 @@ class GroupedStore(Store):
         if self._closed:
             return
         self._closed = True
-        self._begin()
-        await self._idle.wait()
-        await self._disconnect()
-        self._writing.shutdown()
+        self._wake()
+        await self._disconnect()  # behind the writes that were begun
+        self._writing.stop()
 
 
 class _SpoiltError(Exception):

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
@@ -68,10 +69,10 @@ class PostgresStore(GroupedStore):
         """
         store = cls(url, **options)
         try:
-            await store._on_writer(store._prepare)
+            await store._writing.run(store._prepare)
         except BaseException:
             await store._disconnect()
-            store._writing.shutdown()
+            store._writing.stop()
             raise
         return store
 
@@ -85,10 +86,10 @@ class PostgresStore(GroupedStore):
         """
         store = cls(url)
         try:
-            return await store._on_writer(lambda: store._found_version(upgrade))
+            return await store._writing.run(lambda: store._found_version(upgrade))
         finally:
             await store._disconnect()
-            store._writing.shutdown()
+            store._writing.stop()
 
     def _found_version(self, wanted: bool) -> str | None:
         with self._translated():
@@ -121,6 +122,7 @@ class PostgresStore(GroupedStore):
 
     def _upgrade(self) -> None:
         """Bring the schema to the newest version, or make it; nothing if that has been done."""
+        import_module("alembic.command")  # takes a while: not with the transaction begun
         with self._pool.connect() as connection:
             db: Any = connection.connection.driver_connection
             with connection.begin():
@@ -169,7 +171,7 @@ class PostgresStore(GroupedStore):
             self._pool.dispose()
 
         await asyncio.to_thread(self._reading.shutdown)
-        await self._on_writer(close)
+        await self._writing.run(close)
 
     # --- reading ---
 

@@ -11,7 +11,6 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -25,6 +24,7 @@ from ..store import Tx
 from .grouped import GroupedStore, Write, run_group
 from .schema import READ_VERSION, check_older, check_version, upgrade
 from .sqlite import Memory, SqliteTx, begin_immediate, translated, when_free
+from .worker import Worker
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
@@ -49,7 +49,7 @@ class SqlStore(GroupedStore):
         self._synchronous = synchronous
         self._timeout = busy_timeout
         self._memory = Memory()
-        self._reading = ThreadPoolExecutor(1, "ckpt-read")
+        self._reading = Worker("ckpt-read")
         self._engine = create_engine(
             URL.create("sqlite", database=path),
             poolclass=NullPool,
@@ -77,11 +77,11 @@ class SqlStore(GroupedStore):
         _check_place(Path(path))
         with translated(path):
             try:
-                await store._on_writer(store._open_writer)
-                await store._on_reader(store._open_reader)
+                await store._writing.run(store._open_writer)
+                await store._reading.run(store._open_reader)
             except BaseException:
                 await store._disconnect()
-                store._writing.shutdown()
+                store._writing.stop()
                 raise
         return store
 
@@ -134,7 +134,7 @@ class SqlStore(GroupedStore):
         self._check_open()
 
         with translated(self._path):
-            return await self._on_reader(lambda: self._read(work))
+            return await self._reading.run(lambda: self._read(work))
 
     def _read(self, work: Callable[[Tx], T]) -> T:
         self._reader.execute("BEGIN")
@@ -142,9 +142,6 @@ class SqlStore(GroupedStore):
             return work(SqliteTx(self._reader))
         finally:
             self._reader.execute("ROLLBACK")
-
-    async def _on_reader(self, run: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._reading, run)
 
     def _commit_together(self, group: list[Write], *, alone: bool) -> None:
         db = self._writer
@@ -163,15 +160,16 @@ class SqlStore(GroupedStore):
                 raise
 
     async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
+        self._check_open()
         before = await self.size()
         with translated(self._path):
             if erase:
-                await self._on_writer(partial(_rewrite_file, self._writer))
+                await self._writing.run(partial(_rewrite_file, self._writer))
             else:
                 # one part at a time, so that writes find their turn in between
-                while await self._on_writer(partial(_free_some, self._writer)):
+                while await self._writing.run(partial(_free_some, self._writer)):
                     pass
-                await self._on_writer(partial(_empty_log, self._writer))
+                await self._writing.run(partial(_empty_log, self._writer))
         return max(0, before - await self.size())
 
     async def size(self) -> int:
@@ -187,8 +185,8 @@ class SqlStore(GroupedStore):
                     pooled.close()
             self._engine.dispose()
 
-        await asyncio.to_thread(self._reading.shutdown)
-        await self._on_writer(close)
+        await asyncio.to_thread(self._reading.stop)
+        await self._writing.run(close)
 
 
 def _free_some(db: sqlite3.Connection) -> bool:
