@@ -73,9 +73,12 @@ def content_after(caches: Caches, draft: Draft, placed: Placed) -> Content | Non
     try:
         for name, log in draft.logs.items():
             old = before.messages if name == MESSAGES else before.state.get(name, [])
-            new = [codec.unpack(item, log.blobs) for item in log.items]
-            lists[name] = old[: log.keep] + new
-            size += sum(map(len, log.items)) + sum(map(len, log.blobs.values()))
+            made = old[: log.keep]
+            for run in log.runs:
+                made += [codec.unpack(item, log.blobs) for item in run.fresh]
+                made += old[run.start : run.stop]
+            lists[name] = made + [codec.unpack(item, log.blobs) for item in log.items]
+            size += sum(map(len, (*log.fresh, *log.items, *log.blobs.values())))
         state: dict[str, Any] = {}
         for key, packed in placed.state.values.items():
             if packed == codec.LOG_PLACE:

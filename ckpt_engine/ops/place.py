@@ -27,7 +27,7 @@ from ..store import (
     ThreadRow,
     Tx,
 )
-from .compacting import compact, pieces_of
+from .compacting import beginning, compact
 from .prepare import TRIGGERS, Draft, LogDraft
 from .source import MESSAGES, LoadedState
 
@@ -162,7 +162,7 @@ def _lineage(
     if draft.prefix is not None:
         prefix = _row(tx, draft.prefix.lineage)
         compact(tx, prefix, draft.logs)
-        pieces = _pieces(prefix, draft.logs)
+        pieces = _pieces(tx, prefix, draft.logs, thread)
     return Lineage(pk, thread.pk, parent.lineage, parent.step, int(left), pieces), False
 
 
@@ -171,10 +171,19 @@ def _is_tip(tx: Tx, row: CheckpointRow) -> bool:
     return bool(newest) and newest[0].cid == row.cid
 
 
-def _pieces(parent: Lineage, logs: dict[str, LogDraft]) -> bytes | None:
-    """Return what a lineage that leaves ``parent`` begins with, packed."""
-    every = {name: pieces_of(parent, name, log.keep) for name, log in logs.items()}
-    pieces = {name: kept for name, kept in every.items() if kept}
+def _pieces(tx: Tx, parent: Lineage, logs: dict[str, LogDraft], thread: ThreadRow) -> bytes | None:
+    """Return what a lineage that leaves ``parent`` begins with, packed.
+
+    New items that stand among old ones go to a lineage of their own, where no checkpoint is.
+    """
+    apart = 0
+    if any(log.fresh for log in logs.values()):
+        apart = tx.next_pk(Lineage)
+        tx.insert(Lineage(apart, thread.pk, parent.pk, None, 0, None))
+        for name, log in logs.items():
+            _put_batch(tx, apart, name, 0, log.fresh, log.blobs)
+    every = {name: beginning(parent, name, log, apart) for name, log in logs.items()}
+    pieces = {name: found for name, found in every.items() if found}
     return msgspec.msgpack.encode(pieces) if pieces else None
 
 
@@ -193,16 +202,24 @@ def _put_state(tx: Tx, draft: Draft) -> LoadedState:
 def _put_logs(tx: Tx, draft: Draft, lineage: Lineage) -> list[int]:
     put: list[int] = []
     for name, log in draft.logs.items():
-        if not log.items:
-            continue
-        pk = tx.next_pk(Batch)
-        packed = codec.join_array(log.items)
-        code, body = codec.compress(packed)
-        tx.insert(Batch(pk, lineage.pk, name, log.keep, len(log.items), code, body))
-        if wanted := codec.references(packed):
-            _put_blobs(tx, log.blobs, OWNER["batch"], pk, wanted)
-        put.append(pk)
+        begin = log.length - len(log.items)
+        put += _put_batch(tx, lineage.pk, name, begin, log.items, log.blobs)
     return put
+
+
+def _put_batch(
+    tx: Tx, lineage: int, name: str, pos: int, items: list[bytes], blobs: codec.Blobs
+) -> list[int]:
+    """Store items of a log, if there are any; return the key of their row."""
+    if not items:
+        return []
+    pk = tx.next_pk(Batch)
+    packed = codec.join_array(items)
+    code, body = codec.compress(packed)
+    tx.insert(Batch(pk, lineage, name, pos, len(items), code, body))
+    if wanted := codec.references(packed):
+        _put_blobs(tx, blobs, OWNER["batch"], pk, wanted)
+    return [pk]
 
 
 def _put_blobs(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -16,7 +19,7 @@ from ..model import SnapshotTrigger
 from ..store import CheckpointRow
 from .source import EMPTY_STATE, MESSAGES, LoadedState, Source
 
-__all__ = ["NO_RESULT", "STORED", "TRIGGERS", "Draft", "LogDraft", "finish", "log_lengths"]
+__all__ = ["NO_RESULT", "STORED", "TRIGGERS", "Draft", "LogDraft", "Run", "finish", "log_lengths"]
 
 TRIGGERS = tuple(SnapshotTrigger)
 """Stored as the place in this order: only ever append to the enumeration."""
@@ -31,6 +34,17 @@ step appended itself; or compressed against those messages.
 _SHORT = 24  # bytes up to which a result is stored as it is
 
 
+_WORTH = 64  # bytes above which a run of old items is pointed at, rather than stored again
+
+
+class Run(NamedTuple):
+    """Packed items that are new, and then the first parent's from ``start`` to before ``stop``."""
+
+    fresh: list[bytes]
+    start: int
+    stop: int
+
+
 @dataclass(slots=True)
 class LogDraft:
     """A log after the step: what is kept of the first parent's, and the items after that.
@@ -38,11 +52,12 @@ class LogDraft:
     Attributes:
         keep: How many leading items are the first parent's.
         base: How many items the first parent has.
-        items: Packed items that follow.
+        items: Packed items that follow, after the runs.
         own: How many of those the step itself appended, -1 if it replaced the log.
         length: Items in all.
         chain: Digest chain over all of them.
         blobs: Large values in the items.
+        runs: What stands between those that are kept and ``items``, where the log was rewritten.
     """
 
     keep: int
@@ -52,6 +67,12 @@ class LogDraft:
     length: int
     chain: bytes
     blobs: codec.Blobs = field(default_factory=dict)
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def fresh(self) -> list[bytes]:
+        """The new items that stand among the runs."""
+        return [item for run in self.runs for item in run.fresh]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,18 +149,55 @@ def replaced(
     length, parent_chain = _log_end(parent, name)
     blobs: codec.Blobs = {}
     items = [codec.pack_item(v, blobs, where, i) for i, v in enumerate(values)]
-    keep, own = length, len(items) - length
     chain = codec.chain_over(codec.EMPTY_CHAIN, items[:length])
     if len(items) < length or chain != parent_chain:
         assert parent is not None
         before = source.items(parent.lineage, name, 0, length)
-        keep = next(
-            (i for i, (a, b) in enumerate(zip(before, items, strict=False)) if a != b),
-            min(len(before), len(items)),
-        )
-        own = -1
+        keep = _common(before, items, 0, 0)
+        runs, rest = _runs(before, items, keep)
+        chain = codec.chain_over(chain, items[length:])
+        return LogDraft(keep, length, rest, -1, len(items), chain, blobs, runs)
     chain = codec.chain_over(chain, items[length:])
-    return LogDraft(keep, length, items[keep:], own, len(items), chain, blobs)
+    return LogDraft(length, length, items[length:], len(items) - length, len(items), chain, blobs)
+
+
+def _common(before: list[bytes], items: list[bytes], start: int, number: int) -> int:
+    """Return how many items are the same from these two places on."""
+    size = 0
+    for old, new in zip(islice(before, start, None), islice(items, number, None), strict=False):
+        if old != new:
+            break
+        size += 1
+    return size
+
+
+def _runs(
+    before: list[bytes], items: list[bytes], keep: int
+) -> tuple[tuple[Run, ...], list[bytes]]:
+    """Find what of the old items comes again, in their order, after the first ``keep``.
+
+    Returns:
+        The runs; the items that follow them.
+    """
+    places: dict[bytes, list[int]] = defaultdict(list)
+    for number in range(keep, len(before)):
+        places[before[number]].append(number)
+    runs: list[Run] = []
+    fresh: list[bytes] = []
+    at, number = keep, keep
+    while number < len(items):
+        known = places.get(items[number], [])
+        here = bisect_left(known, at)
+        start = known[here] if here < len(known) else len(before)
+        stop = start + _common(before, items, start, number)
+        if sum(map(len, before[start:stop])) > _WORTH:
+            runs.append(Run(fresh, start, stop))
+            fresh, at = [], stop
+            number += stop - start
+        else:
+            fresh.append(items[number])
+            number += 1
+    return tuple(runs), fresh
 
 
 def next_state(

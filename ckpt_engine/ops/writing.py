@@ -518,7 +518,7 @@ def _place_or_find(tx: Tx, draft: Draft) -> Placed | CheckpointRow:
 def _size(parts: list[bytes | None], logs: dict[str, LogDraft], blobs: list[codec.Blobs]) -> int:
     """Return the bytes of a snapshot that are new."""
     size = sum(len(part) for part in parts if part is not None)
-    size += sum(len(item) for log in logs.values() for item in log.items)
+    size += sum(len(item) for log in logs.values() for item in (*log.fresh, *log.items))
     return size + sum(
         len(b) for group in (*blobs, *(log.blobs for log in logs.values())) for b in group.values()
     )

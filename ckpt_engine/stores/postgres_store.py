@@ -127,6 +127,8 @@ class PostgresStore(GroupedStore):
             db: Any = connection.connection.driver_connection
             with connection.begin():
                 db.execute("BEGIN")
+                # what a migration computes between its statements may take long on a busy machine
+                db.execute("SET LOCAL idle_in_transaction_session_timeout = '60s'")
                 db.execute("SELECT pg_advisory_xact_lock(%s)", (self._lock,))
                 if db.execute("SELECT to_regnamespace(%s)", (self._schema,)).fetchone() == (None,):
                     db.execute(f'CREATE SCHEMA "{self._schema}"')

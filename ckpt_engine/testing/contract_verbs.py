@@ -19,6 +19,7 @@ from ..errors import (
     Unstorable,
 )
 from ..model import SnapshotConfig, SnapshotTrigger
+from ..retention import KEEP_LAST_N
 from .contract_base import ContractBase, OpenEngine, contents, say
 
 if TYPE_CHECKING:
@@ -116,6 +117,21 @@ class VerbContract(ContractBase):
         ids = [await engine.snapshot("t", messages=[say(m) for m in log]) for log in logs]
         for checkpoint_id, log in zip(ids, logs, strict=True):
             assert contents(await engine.get(str(checkpoint_id))) == list(log)
+
+    async def test_a_conversation_may_be_shortened_again_and_again(
+        self, engine: CheckpointEngine
+    ) -> None:
+        logs = ["abcdefgh", "aSefgh", "aSefghij", "aTgUhij", "aTgUhija", "Vhja", "jjVhjaW", "W"]
+        texts = [[letter * 90 for letter in log] for log in logs]
+        ids = [await engine.snapshot("t", messages=[say(m) for m in text]) for text in texts]
+        for checkpoint_id, text in zip(ids, texts, strict=True):
+            assert contents(await engine.get(str(checkpoint_id))) == text
+        branch = await engine.branch(str(ids[3]), "b")
+        await engine.snapshot(branch.id, append=[say("more")])
+        await engine.collect(KEEP_LAST_N(1), thread_id="t")
+        assert contents(await engine.get_latest("t")) == texts[-1]
+        assert contents(await engine.get_latest(branch.id)) == [*texts[3], "more"]
+        assert (await engine.verify()).ok
 
     async def test_messages_and_append_exclude_each_other(self, engine: CheckpointEngine) -> None:
         with pytest.raises(InvalidRequest):

@@ -32,6 +32,9 @@ __all__ = ["CollectingMachine", "EngineMachine"]
 
 _T = TypeVar("_T")
 _names = st.sampled_from(["cheap", "bold", "again", "été"])
+HOW = ("append", "full", "edit", "shorten", "neither")
+"""How a snapshot gives its conversation."""
+
 _few = st.lists(messages, max_size=3)
 _policies = st.one_of(
     st.builds(KEEP_LAST_N, st.integers(1, 4)),
@@ -141,7 +144,7 @@ class EngineMachine(RuleBasedStateMachine):
     def _snapshot(self, thread: str, data: st.DataObject, parent: str | None) -> None:
         head = parent or self.lines[thread].head
         old = self.kept[head] if head else _Kept(thread, -1, (), [], {})
-        how = data.draw(st.sampled_from(["append", "full", "edit", "neither"]), label="how")
+        how = data.draw(st.sampled_from(HOW), label="how")
         given: dict[str, Any] = {}
         new = old.messages
         if how == "append":
@@ -152,6 +155,12 @@ class EngineMachine(RuleBasedStateMachine):
         elif how == "edit":
             keep = data.draw(st.integers(0, len(old.messages)), label="keep")
             new = given["messages"] = [*old.messages[:keep], *data.draw(_few)]
+        elif how == "shorten":
+            drop = data.draw(st.sets(st.integers(0, len(old.messages))), label="drop")
+            new = [message for at, message in enumerate(old.messages) if at not in drop]
+            summary = data.draw(st.integers(0, len(new)), label="summary")
+            new[summary:summary] = data.draw(_few)
+            given["messages"] = new
         state = data.draw(st.none() | states, label="state")
         result, node = data.draw(stored_values), data.draw(st.none() | st.just("model"))
         checkpoint_id = self.run(

@@ -29,9 +29,10 @@ messages = st.one_of(
         optional={"tool_calls": st.lists(stored_values, max_size=2)},
     ),
     st.sampled_from([{"role": "user", "content": "yes"}, {"role": "assistant", "content": "ok"}]),
+    st.sampled_from([{"role": "tool", "content": letter * 90} for letter in "abc"]),
     stored_values,
 )
-"""Messages, some of them often the same."""
+"""Messages, some of them often the same, some long enough to be pointed at."""
 
 state_values = stored_values
 """Values of state keys."""
