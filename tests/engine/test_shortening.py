@@ -36,10 +36,10 @@ async def test_what_is_kept_of_a_conversation_is_not_stored_again(tmp_path: Path
 
 
 async def test_a_conversation_edited_all_over_is_stored_in_few_pieces(tmp_path: Path) -> None:
-    said = [{"n": n, "content": f"{n} " * 60} for n in range(200)]
+    said = [{"content": f"{n} " * 60} for n in range(200)]
     async with await create_checkpoint_engine(f"sqlite:///{tmp_path}/c.db") as engine:
         await engine.snapshot("t", append=said)
-        every = [m if m["n"] % 2 else {**m, "content": "redone"} for m in said]
+        every = [m if n % 2 else {"content": "redone"} for n, m in enumerate(said)]
         await engine.snapshot("t", messages=every)
         assert (await engine.get_latest("t")).messages == every
     with closing(sqlite3.connect(tmp_path / "c.db")) as db:
