@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from .errors import InvalidRequest, TooLarge, Unstorable
 from .model import SnapshotTrigger
-from .triggers import interval_wait, wanted
+from .triggers import interval_wait, parse_trigger, wanted
 
 if TYPE_CHECKING:
     from .engine import CheckpointEngine
@@ -215,7 +215,7 @@ async def snapshot_scope(
     scope = Scope(
         engine,
         thread_id,
-        trigger=SnapshotTrigger(trigger),
+        trigger=parse_trigger(trigger),
         name=name,
         messages=messages,
         state=state,

@@ -69,6 +69,12 @@ class SnapshotTrigger(StrEnum):
     MANUAL = "manual"
     INTERVAL = "interval"
 
+    @classmethod
+    def _missing_(cls, value: object) -> SnapshotTrigger | None:
+        """Take a name in any case, with ``-`` or ``_``."""
+        name = value.lower().replace("-", "_") if isinstance(value, str) else value
+        return next((trigger for trigger in cls if trigger.value == name), None)
+
 
 def new_checkpoint_id(rng: Random | None = None, *, at_ms: int | None = None) -> str:
     """Return a new checkpoint id: 32 hex digits, 80 random bits first, then 48 bits of time.
@@ -555,7 +561,8 @@ class SnapshotConfig:
         try:
             triggers = frozenset(SnapshotTrigger(t) for t in self.triggers)
         except ValueError as err:
-            raise InvalidRequest(f"triggers: {err}") from None
+            known = ", ".join(SnapshotTrigger)
+            raise InvalidRequest(f"triggers: {err}; there are {known}") from None
         object.__setattr__(self, "triggers", triggers)
         object.__setattr__(self, "logs", tuple(self.logs))
         positive = {

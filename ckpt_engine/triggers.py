@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from .errors import InvalidRequest
 from .model import SnapshotTrigger
 
-__all__ = ["DEFAULT_TRIGGERS", "interval_wait", "parse_triggers", "wanted"]
-
-DEFAULT_TRIGGERS = frozenset(
-    {
-        SnapshotTrigger.MANUAL,
-        SnapshotTrigger.TOOL_CALL,
-        SnapshotTrigger.LLM_CALL,
-        SnapshotTrigger.STATE_CHANGE,
-    }
-)
+__all__ = ["interval_wait", "parse_trigger", "wanted"]
 
 
-def parse_triggers(values: Iterable[SnapshotTrigger | str]) -> frozenset[SnapshotTrigger]:
-    """Return the triggers that are named, in any case and with ``-`` or ``_``.
+def parse_trigger(value: SnapshotTrigger | str) -> SnapshotTrigger:
+    """Return the trigger of this name, in any case and with ``-`` or ``_``.
 
     Raises:
-        InvalidRequest: A name is unknown; the message lists the known ones.
+        InvalidRequest: The name is unknown; the message lists the known ones.
     """
-    return frozenset(_parse(value) for value in values)
-
-
-def _parse(value: SnapshotTrigger | str) -> SnapshotTrigger:
     try:
-        return SnapshotTrigger(value.lower().replace("-", "_"))
-    except (ValueError, AttributeError):
+        return SnapshotTrigger(value)
+    except ValueError:
         known = ", ".join(SnapshotTrigger)
         raise InvalidRequest(f"{value!r} is not a trigger; there are {known}") from None
 
@@ -42,7 +29,7 @@ def wanted(trigger: SnapshotTrigger | str, enabled: Collection[SnapshotTrigger])
     Raises:
         InvalidRequest: ``trigger`` is no trigger.
     """
-    return _parse(trigger) in enabled
+    return parse_trigger(trigger) in enabled
 
 
 def interval_wait(last: float, now: float, every: float) -> float:

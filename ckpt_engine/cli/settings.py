@@ -84,8 +84,3 @@ class Settings(BaseSettings):
 
         text = self.keys.get_secret_value()
         return Keyring.parse(text) if text else None
-
-    @property
-    def server_database(self) -> Path:
-        """The file in which the development server keeps its workflows."""
-        return self.home.expanduser() / "temporal.db"

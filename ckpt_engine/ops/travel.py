@@ -16,6 +16,7 @@ from ..model import (
     id_from_bytes,
 )
 from ..store import CheckpointRow, In, TagRow, ThreadRow, Tx
+from ..triggers import parse_trigger
 from . import heads, read
 from .base import EngineBase
 from .prepare import TRIGGERS, now_ms
@@ -205,7 +206,7 @@ class Travel(EngineBase):
         """
         if limit is not None and limit < 0:
             raise InvalidRequest(f"limit must be at least 0, not {limit}")
-        wanted = TRIGGERS.index(SnapshotTrigger(trigger)) if trigger is not None else None
+        wanted = TRIGGERS.index(parse_trigger(trigger)) if trigger is not None else None
 
         def find(source: Source) -> list[CheckpointInfo]:
             thread = source.thread(thread_id)

@@ -19,7 +19,7 @@ from ..model import (
     new_checkpoint_id,
 )
 from ..store import CheckpointRow, Expect, In, Tx
-from ..triggers import wanted
+from ..triggers import parse_trigger, wanted
 from . import prepare
 from .contents import content_after, content_of, copied
 from .forgetting import Forgetting
@@ -124,7 +124,7 @@ class Writing(Forgetting):
             if not isinstance(expected_head, Unset):
                 _check_head(source, draft, expected_head)
             draft.id, draft.tags, draft.node = stored_id, named, node
-            draft.trigger = SnapshotTrigger(trigger)
+            draft.trigger = parse_trigger(trigger)
             return draft
 
         await self._commit(thread_id, build)

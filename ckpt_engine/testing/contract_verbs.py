@@ -183,6 +183,19 @@ class VerbContract(ContractBase):
         await engine.snapshot("t", state={"deep": _nested(100)})
         assert (await engine.get_latest("t")).state == {"deep": _nested(100)}
 
+    async def test_a_trigger_may_be_named_and_an_unknown_one_is_refused(
+        self, engine: CheckpointEngine
+    ) -> None:
+        named: Any = "tool-call"
+        await engine.snapshot("t", append=[say("a")], trigger=named)
+        assert (await engine.get_latest("t")).trigger == SnapshotTrigger.TOOL_CALL
+        assert len(await engine.list_time_travel_points("t", trigger=named)) == 1
+        unknown: Any = "often"
+        with pytest.raises(InvalidRequest, match="there are tool_call"):
+            await engine.snapshot("t", trigger=unknown)
+        with pytest.raises(InvalidRequest, match="there are tool_call"):
+            await engine.list_time_travel_points("t", trigger=unknown)
+
     async def test_a_trigger_that_is_not_enabled_is_a_no_op_that_says_so(
         self, engine: CheckpointEngine, caplog: pytest.LogCaptureFixture
     ) -> None:

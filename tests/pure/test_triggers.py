@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ckpt_engine.errors import InvalidRequest
-from ckpt_engine.model import SnapshotTrigger
-from ckpt_engine.triggers import DEFAULT_TRIGGERS, interval_wait, parse_triggers, wanted
+from ckpt_engine.model import SnapshotConfig, SnapshotTrigger
+from ckpt_engine.triggers import interval_wait, wanted
+
+ENABLED = SnapshotConfig().triggers
 
 
 def test_the_default_takes_everything_but_boundaries_and_intervals() -> None:
-    assert set(SnapshotTrigger) - DEFAULT_TRIGGERS == {
+    assert set(SnapshotTrigger) - ENABLED == {
         SnapshotTrigger.TASK_BOUNDARY,
         SnapshotTrigger.INTERVAL,
     }
 
 
 def test_triggers_are_known_by_name_in_any_spelling() -> None:
-    assert parse_triggers(["TOOL_CALL", "llm-call", SnapshotTrigger.MANUAL]) == {
+    triggers: Any = ["TOOL_CALL", "llm-call", SnapshotTrigger.MANUAL]
+    assert SnapshotConfig(triggers=triggers).triggers == {
         SnapshotTrigger.TOOL_CALL,
         SnapshotTrigger.LLM_CALL,
         SnapshotTrigger.MANUAL,
@@ -27,14 +32,15 @@ def test_triggers_are_known_by_name_in_any_spelling() -> None:
 @pytest.mark.parametrize("bad", ["often", "", 3, None])
 def test_an_unknown_trigger_is_refused_with_the_known_ones(bad: object) -> None:
     with pytest.raises(InvalidRequest, match="task_boundary"):
-        parse_triggers([bad])  # type: ignore[list-item]
+        SnapshotConfig(triggers=[bad])  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="task_boundary"):
-        wanted(bad, DEFAULT_TRIGGERS)  # type: ignore[arg-type]
+        wanted(bad, ENABLED)  # type: ignore[arg-type]
 
 
 def test_only_enabled_triggers_are_wanted() -> None:
-    assert wanted("tool_call", DEFAULT_TRIGGERS)
-    assert not wanted(SnapshotTrigger.INTERVAL, DEFAULT_TRIGGERS)
+    assert wanted("tool_call", ENABLED)
+    assert wanted("LLM-CALL", ENABLED)
+    assert not wanted(SnapshotTrigger.INTERVAL, ENABLED)
     assert not wanted(SnapshotTrigger.MANUAL, frozenset())
 
 
