@@ -16,7 +16,7 @@ import msgspec
 import zstandard
 
 from .common import Bench, Clock, Figure, Missing, distinct_bytes, missing_extra, steps
-from .langgraph_saver import langchain, plain_rounds
+from .langgraph_saver import TURN, langchain, plain_rounds
 from .peers import NaiveSqlAlchemy, Step, Take
 from .throughput import lines_of, rate_of
 
@@ -251,11 +251,13 @@ async def _langgraph(bench: Bench, server: Any, count: int) -> list[Figure]:
         saver.setup()
         rounds = plain_rounds(saver, count)
         async with await create_checkpoint_engine(server.url(f"ours_of_{count}")) as engine:
-            for number, step in enumerate(steps(count, 1000)):
-                if number % 100 == 0:
-                    bench.advance(f"PostgreSQL: LangGraph's saver, step {number} of {count}")
-                await ours.time(engine.snapshot("t", **step))
-                rounds.go([langchain(step["append"][0])], step["state"], theirs)
+            given = list(steps(count, 1000))
+            for number in range(0, count, TURN):
+                bench.advance(f"PostgreSQL: LangGraph's saver, step {number} of {count}")
+                for step in given[number : number + TURN]:
+                    await ours.time(engine.snapshot("t", **step))
+                for step in given[number : number + TURN]:
+                    rounds.go([langchain(step["append"][0])], step["state"], theirs)
             report = await engine.optimize()
     with psycopg.connect(server.url()) as db:
         found = db.execute(
