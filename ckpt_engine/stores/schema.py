@@ -60,8 +60,9 @@ def check_version(found: str | None, where: str) -> None:
             f"{where} has schema version {found}, this ckpt-engine knows {NEWEST}: "
             "upgrade it with `pip install --upgrade ckpt-engine`"
         )
+    has = f"has schema version {found}" if found else "is from before schema versions were kept"
     raise SchemaMismatch(
-        f"{where} has schema version {found or '(none)'}, this ckpt-engine needs {NEWEST}: "
+        f"{where} {has}, this ckpt-engine needs version {NEWEST}: "
         "stop its workers and run `ckpt db upgrade`"
     )
 

@@ -40,6 +40,7 @@ def status(home: Home = None, db: Database = None, as_json: Json = False) -> Non
         out.data(facts)
         if as_json:
             return
+        facts["version"] = found or "none: from before versions were kept"
         for name, value in facts.items():
             out.say(f"{name:12}{value:,}" if isinstance(value, int) else f"{name:12}{value}")
         if found != newest:
@@ -63,10 +64,8 @@ def upgrade(home: Home = None, db: Database = None, as_json: Json = False) -> No
         out.data({"url": settings.shown_url, "before": before, "after": after})
         if as_json:
             return
-        same = before == after
-        out.say(
-            f"version {after} already" if same else f"upgraded from {before or '(none)'} to {after}"
-        )
+        was = f"version {before}" if before else "before versions were kept"
+        out.say(f"{was} already" if before == after else f"upgraded from {was} to {after}")
 
     run(work(), as_json=as_json)
 
