@@ -104,7 +104,10 @@ class Attempt:
 
     async def earlier(self) -> Answer | None:
         """Make sure the thread exists, and return the stored result of an earlier attempt."""
-        await self._patience.insist(self._introduce)
+        key = (self._header.thread, self._info.workflow_run_id or "")
+        if key not in self._runtime.known:
+            await self._patience.insist(self._introduce)
+            self._runtime.known.note(key)
         if self._header.replay and self._header.record:
             return await self._replayed()
         if not self._header.record or not self._may_be_done():
@@ -185,9 +188,6 @@ class Attempt:
 
     async def _introduce(self) -> None:
         header, info = self._header, self._info
-        key = (header.thread, info.workflow_run_id or "")
-        if key in self._runtime.known:
-            return
         run = WorkflowRun(
             namespace=info.namespace,
             workflow_id=info.workflow_id or "",
@@ -198,7 +198,6 @@ class Attempt:
         await ensure_thread(
             self._engine, self._runtime.client, header.thread, header.origin, header.reset, run
         )
-        self._runtime.known.note(key)
 
     async def load(self) -> Step:
         """Return the step with the agent's memory, joined from its parents."""
@@ -240,7 +239,11 @@ class Attempt:
         shown = await self._shown(result)
         step = self._step_commit(changes, to_stored(encoded, self._policy.keep, shown))
         # From here on the step is done, whoever is cancelled: what is stored is what is reported.
-        answer = await to_the_end(self._committed(step))
+        try:
+            answer = await self._committed(step)
+        except asyncio.CancelledError:
+            # It may have been committed or not: the second time finds it, or does it.
+            answer = await to_the_end(self._committed(step))
         if answer is not None:
             return answer.value
         return RawValue(raw) if _passes_payloads() else result
@@ -327,6 +330,8 @@ class Attempt:
         )
 
     async def _encoded(self, payload: Payload) -> Payload:
+        if self._runtime.client.data_converter.payload_codec is None:
+            return payload  # nor has it one in the step's context, which costs to make
         codec = self._converter().payload_codec
         return (await codec.encode([payload]))[0] if codec else payload
 

@@ -18,12 +18,12 @@ from temporalio.worker import (
 from ..errors import CheckpointError
 from .attempt import Attempt, Runtime
 from .context import StepScope, current_scope
-from .contract import HEADER, StepHeader
+from .contract import HEADER
 from .failures import to_failure
 from .patience import Heartbeats
 from .policy import StepAdapter
 from .process_pool import InOtherProcess, runs_elsewhere
-from .session import read_header
+from .session import read_step_header
 
 __all__ = ["CheckpointActivityInbound"]
 
@@ -47,10 +47,9 @@ class CheckpointActivityInbound(ActivityInboundInterceptor):
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         """Run the step unless its result is stored already; commit before returning."""
-        fields = read_header(input.headers.get(HEADER))
-        if fields is None:
+        header = read_step_header(input.headers.get(HEADER))
+        if header is None:
             return await self.next.execute_activity(input)
-        header = StepHeader.model_validate(fields)
         try:
             attempt = Attempt(self._runtime(), header, self._heartbeats)
             done = await attempt.earlier()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -48,12 +48,18 @@ class Patience:
     """How long an attempt at a step may keep at the store."""
 
     def __init__(self, info: activity.Info, heartbeats: Heartbeats | None) -> None:
+        self._info = info
+        self._beat = None if info.is_local else info.heartbeat_timeout
+        self._heartbeats = heartbeats
+
+    @property
+    def _left(self) -> float:
+        """Seconds until the attempt's time is up."""
+        info = self._info
         ends = [info.started_time + (info.start_to_close_timeout or _NO_LIMIT)]
         if info.schedule_to_close_timeout is not None:
             ends.append(info.scheduled_time + info.schedule_to_close_timeout)
-        self._end = min(ends)
-        self._beat = None if info.is_local else info.heartbeat_timeout
-        self._heartbeats = heartbeats
+        return (min(ends) - datetime.now(UTC)).total_seconds()
 
     async def insist(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """Try a store operation until it works or the attempt's time is nearly up.
@@ -63,15 +69,24 @@ class Patience:
         Raises:
             Retryable: It has not worked.
         """
-        async with self._beating():
-            try:
-                return await call()  # nearly always: what follows costs more than the call
-            except Retryable:
-                left = (self._end - datetime.now(UTC)).total_seconds()
-                if left <= _PAUSE or _shutting_down():
-                    raise
-            await asyncio.sleep(_PAUSE)
-            return await self._again(call, left)
+        if self._beat is None or self._heartbeats is None:
+            return await self._insist(call)
+        # Heartbeat with the user's last details while the store keeps the step waiting.
+        beating = asyncio.create_task(_beat(self._heartbeats, self._beat.total_seconds() / 3))
+        try:
+            return await self._insist(call)
+        finally:
+            beating.cancel()
+
+    async def _insist(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        try:
+            return await call()  # nearly always: what follows costs more than the call
+        except Retryable:
+            left = self._left
+            if left <= _PAUSE or _shutting_down():
+                raise
+        await asyncio.sleep(_PAUSE)
+        return await self._again(call, left)
 
     async def _again(self, call: Callable[[], Awaitable[_T]], left: float) -> _T:
         out_of_time = stop_after_delay(max(0.0, left * 0.9))
@@ -85,18 +100,6 @@ class Patience:
             with attempt:
                 return await call()
         raise AssertionError("tenacity raises the last error")
-
-    @contextlib.asynccontextmanager
-    async def _beating(self) -> AsyncIterator[None]:
-        """Heartbeat with the user's last details while the store keeps the step waiting."""
-        if self._beat is None or self._heartbeats is None:
-            yield
-            return
-        beating = asyncio.create_task(_beat(self._heartbeats, self._beat.total_seconds() / 3))
-        try:
-            yield
-        finally:
-            beating.cancel()
 
 
 async def _beat(heartbeats: Heartbeats, pause: float) -> None:

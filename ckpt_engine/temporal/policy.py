@@ -111,6 +111,8 @@ class Policies:
 
     def of(self, activity: str, queue: str) -> StepPolicy:
         """Return the policy of an activity type on a task queue."""
+        if not self.by_name:
+            return _DEFAULT
         for name in (f"{activity}@{queue}", activity):
             if (policy := self.by_name.get(name)) is not None:
                 return policy

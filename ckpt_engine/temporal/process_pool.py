@@ -19,10 +19,12 @@ __all__ = ["InOtherProcess", "runs_elsewhere"]
 
 def runs_elsewhere(input: ExecuteActivityInput) -> bool:
     """Whether the body of an activity runs in another process than the worker."""
-    fn = input.fn
-    if iscoroutinefunction(fn) or iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
+    if input.executor is None or isinstance(input.executor, ThreadPoolExecutor):
         return False
-    return input.executor is not None and not isinstance(input.executor, ThreadPoolExecutor)
+    fn = input.fn
+    return not (
+        iscoroutinefunction(fn) or iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+    )
 
 
 @dataclass(frozen=True)
