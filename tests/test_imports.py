@@ -28,7 +28,15 @@ PURE = {
 BASE = {"ckpt_engine.errors", "ckpt_engine.model"}
 IN_WORKFLOWS = {
     f"ckpt_engine.temporal.{name}"
-    for name in ("branching", "children", "contract", "rewindable", "session")
+    for name in (
+        "branching",
+        "children",
+        "contract",
+        "replay_clock",
+        "rewindable",
+        "session",
+        "way",
+    )
 }
 EXPERIMENTS = {
     f"ckpt_engine.experiments.{name}" for name in ("budget", "report", "spec")
@@ -39,7 +47,6 @@ AROUND_WORKFLOWS = {
         "beginning",
         "calls",
         "policy",
-        "replay_clock",
         "search_attributes",
         "stand_in",
         "supervisor",

@@ -22,6 +22,7 @@ from ..errors import CheckpointNotFound, IdReused
 from ..model import CheckpointInfo, CommittedStep, SnapshotTrigger, StepCommit, WorkflowRun
 from .context import Step, StepChanges
 from .contract import StepHeader
+from .diverged import diverged
 from .origin import ensure_thread
 from .patience import Heartbeats, Patience, to_the_end
 from .payloads import from_stored, to_stored
@@ -153,14 +154,9 @@ class Attempt:
         done = await self._patience.insist(lambda: self._engine.find_committed(info.id))
         same_type = info.node == self._info.activity_type
         if not same_type or info.metadata.get("fingerprint") != self._header.fingerprint:
-            asked = "with other arguments" if same_type else repr(self._info.activity_type)
-            raise ApplicationError(
-                f"step {info.step} was {info.node!r} ({info.id[:8]}), and now the code asks for "
-                f"{asked}: it no longer leads to the seed. Rewind to before step {info.step}, or "
-                "run the code that the session was started with.",
-                type="diverged",
-                non_retryable=True,
-            )
+            asked = repr(self._info.activity_type) + same_type * " with other arguments"
+            was = f"{info.node!r} ({info.id[:8]})"
+            raise await self._diverged(info.step, was, asked)
         answer = await self._answer(done) if done else None
         if answer is None:
             raise ApplicationError(
@@ -178,13 +174,12 @@ class Attempt:
             mine = info.step == header.step and info.metadata.get("sub") == header.sub
             if mine and "call" not in info.metadata:
                 return info
-        raise ApplicationError(
-            f"step {header.step} was the call of a sub-workflow, and now the code asks for "
-            f"{self._info.activity_type!r}: it no longer leads to the seed. Rewind to before step "
-            f"{header.step}, or run the code that the session was started with.",
-            type="diverged",
-            non_retryable=True,
-        )
+        asked = repr(self._info.activity_type)
+        raise await self._diverged(header.step, "the call of a sub-workflow", asked)
+
+    async def _diverged(self, step: int, was: str, asked: str) -> ApplicationError:
+        now = f"now the code asks for {asked}"
+        return await diverged(self._engine, self._header.thread, step, was, now)
 
     async def _introduce(self) -> None:
         header, info = self._header, self._info

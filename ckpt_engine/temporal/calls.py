@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel
 from temporalio import workflow
@@ -22,7 +22,7 @@ from .children import QUICK
 from .contract import HEADER, JOIN_CALL, RECALL, Caller, CallHeader, SessionHeader
 from .session import Line, Session, fingerprint_of, header_payload, new_id
 
-__all__ = ["SUB_WORKFLOWS", "JoinCall", "Recall", "call_sub_workflow"]
+__all__ = ["SUB_WORKFLOWS", "JoinCall", "Recall", "call_sub_workflow", "never_asked_for"]
 
 SUB_WORKFLOWS = "ckpt-sub-workflows"
 """Patch id: workflows that began before the plugin was there go on without joins."""
@@ -37,6 +37,7 @@ class JoinCall(BaseModel):
         base: Number of the last step before the caller's code began.
         id: Checkpoint id of the join.
         first: Whether it is the first-scheduled child of the caller's frontier.
+        line: Its line and its place there (see ``StepHeader``).
         workflow_type: What was called.
         workflow_id: Its workflow id.
         run_id: Its first run.
@@ -48,6 +49,7 @@ class JoinCall(BaseModel):
     base: int = 0
     id: str
     first: bool = True
+    line: tuple[str, int] | None = None
     workflow_type: str
     workflow_id: str
     run_id: str
@@ -62,7 +64,7 @@ class Recall(BaseModel):
         sub: The caller's line.
         call: Number of the call.
         step: Number under which the result is stored; ``None`` where no call was.
-        workflow_type: What the code asks for now.
+        workflow_type: What the code asks for now; nothing when it has ended.
         fingerprint: Digest of type and arguments, as the code asks now.
     """
 
@@ -70,7 +72,7 @@ class Recall(BaseModel):
     sub: str | None = None
     call: int
     step: int | None = None
-    workflow_type: str
+    workflow_type: str = ""
     fingerprint: str
 
 
@@ -84,6 +86,7 @@ class _Call:
     first: bool
     replay: bool
     line: Line
+    place: tuple[str, int] | None
     session: Session
 
     def joined(self, step: int) -> None:
@@ -137,6 +140,8 @@ async def call_sub_workflow(
     Raises:
         asyncio.CancelledError: A rewind has stopped the caller's line.
     """
+    if (way := session.must_wait(input.workflow, input.args, call=True)) is not None:
+        await way.wait()
     call = _number(session, input.workflow, input.args)
     if call.replay:
         return _Handle(session, input.id, _recalled(call, input))
@@ -152,12 +157,17 @@ def _number(session: Session, workflow_type: str, args: Sequence[Any]) -> _Call:
         raise asyncio.CancelledError("this line was left by a rewind")
     session.settle()
     info, line = workflow.info(), session.current_line()
+    fingerprint = fingerprint_of(workflow_type, args)
+    number = session.find(line, fingerprint, call=True)
+    replay = number is not None
+    if number is None:
+        number = session.next_number(line)
     parents = line.parents()
     first = parents[0] not in session.extended
-    replay = session.replaying and session.next_replayed()
     if not replay:
-        session.step += 1
         session.extended.add(parents[0])
+    place = session.place_on(line, number)
+    line.place += 1
     branch = f"{workflow_type}:{session.draw_suffix()}"
     header = CallHeader(
         id=session.draw_id(),
@@ -165,7 +175,7 @@ def _number(session: Session, workflow_type: str, args: Sequence[Any]) -> _Call:
         thread=f"{info.workflow_id}/{branch}",
         branch=branch,
         parents=parents,
-        step=session.replayed if replay else session.step,
+        step=number,
         caller=Caller(
             thread=session.thread,
             workflow_id=info.workflow_id,
@@ -175,8 +185,8 @@ def _number(session: Session, workflow_type: str, args: Sequence[Any]) -> _Call:
             origin=session.origin,
         ),
     )
-    fingerprint = fingerprint_of(workflow_type, args)
-    return _Call(header, new_id(session.rng), fingerprint, first, replay, line, session)
+    join = new_id(session.rng)
+    return _Call(header, join, fingerprint, first, replay, line, place, session)
 
 
 async def _result(
@@ -189,6 +199,7 @@ async def _result(
         base=call.session.base,
         id=call.join,
         first=call.first,
+        line=call.place,
         workflow_type=input.workflow,
         workflow_id=child.id,
         run_id=child.first_execution_run_id or "",
@@ -219,11 +230,30 @@ async def _recalled(call: _Call, input: StartChildWorkflowInput) -> Any:
         workflow_type=input.workflow,
         fingerprint=call.fingerprint,
     )
+    assert session.way is not None
+    session.way.answering += 1
     with session.flight():
-        result = await workflow.execute_activity(
-            RECALL, ask.model_dump(mode="json"), result_type=input.ret_type, **QUICK
-        )
-        session.replayed = max(session.replayed, step or 0)
-        if step is not None and (made := session.stored_id(step)) is not None:
-            session.advance(call.line, call.header.parents, made, step)
+        try:
+            result = await workflow.execute_activity(
+                RECALL, ask.model_dump(mode="json"), result_type=input.ret_type, **QUICK
+            )
+        finally:
+            session.way.answering -= 1
+        if step is not None:
+            session.way.passed(step)
+            session.advance_on_way(call.line, call.header.parents, call.header.step, step)
     return result
+
+
+async def never_asked_for(session: Session, step: int) -> NoReturn:
+    """Fail the run of code that has ended without a step from before the seed.
+
+    Raises:
+        ActivityError: Always; its cause names the step (``diverged``).
+    """
+    assert session.seed is not None
+    assert session.seed.prefix is not None
+    stored = session.seed.prefix.calls.get(step, step)
+    ask = Recall(thread=session.thread, sub=session.sub, call=step, step=stored, fingerprint="")
+    await workflow.execute_activity(RECALL, ask.model_dump(mode="json"), **QUICK)
+    raise AssertionError("no step has an empty fingerprint")

@@ -7,7 +7,7 @@ side, which does the same for sessions that no longer run.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from .origin import ORIGIN_NODE, free_name
 from .payloads import from_stored
 from .upcasting import seed_content
 from .versions import check_version
+from .way import packed_keys, step_key
 
 if TYPE_CHECKING:
     from temporalio.api.common.v1 import Payload
@@ -160,7 +161,7 @@ async def prepare_child(
 
 
 def _on_a_line(info: CheckpointInfo) -> bool:
-    return "line" in info.metadata
+    return bool(info.metadata.get("line", [""])[0])
 
 
 def _shared_id(checkpoint_id: str) -> str:
@@ -227,8 +228,8 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
     first = await engine.get_info(ask.checkpoint)
     thread = await engine.get_thread(ask.thread)
     request = ask.rewind or ask.branch
-    path = [info for info in await engine.path(first.id) if info.id != first.id]
-    path = [info for info in path if line_of(info) == ask.sub]
+    whole = [info for info in await engine.path(first.id) if info.id != first.id]
+    path = [info for info in whole if line_of(info) == ask.sub]
     made_by = next(info for info in reversed(path) if "run_id" in info.metadata)
     base = int(made_by.metadata.get("base", 0))
     prefix, again = None, None
@@ -240,7 +241,8 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
             step=made_by.step,
         )
         count = await count_again(client, again)
-        prefix = _prefix(path, base, count)
+        used = {info.step for info in whole}
+        prefix = _prefix(path, used, base).model_copy(update={"signals": count})
         if _shared_id(first.id) in first.parents:
             prefix = prefix.model_copy(update={"shared": _shared_id(first.id)})
         again = again if count else None
@@ -268,31 +270,56 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
     )
 
 
-def _prefix(path: Sequence[CheckpointInfo], base: int, signals: int) -> Prefix:
-    """Say which numbers on the way to a child's first checkpoint are steps with a result."""
-    calls = {info.metadata["call"]: info.step for info in path if "call" in info.metadata}
-    steps = {info.step for info in path if "attempt" in info.metadata and info.step > base}
-    lines: dict[str, dict[int, int]] = {}
+def _prefix(path: Sequence[CheckpointInfo], used: set[int], base: int) -> Prefix:
+    """Say what the steps on the way to a child's first checkpoint are known by.
+
+    Args:
+        path: The checkpoints of the code's own line.
+        used: Numbers that some checkpoint has, those inside of sub-workflows included.
+        base: Number of the last step before the code began.
+    """
+    keys: dict[int, str] = {}
+    calls: dict[int, int] = {}
+    places: dict[str, dict[int, int]] = {}
+    ids = {info.step: info.id for info in path if "call" not in info.metadata}
     for info in path:
-        if _on_a_line(info) and info.step > base:
-            key, place = info.metadata["line"]
-            lines.setdefault(key, {})[place] = info.step
-    aside = {number for line in lines.values() for number in line.values()}
-    before = {info.step for info in path if "call" not in info.metadata}
-    upto = max([base, *(steps - aside), *calls.values()])
-    skips = [step for step in before if step > base and (step not in steps or step in aside)]
-    last = max([upto, *aside])
-    gaps = [step for step in range(base + 1, last + 1) if step not in before and step not in calls]
+        call = info.metadata.get("call")
+        number = info.step if call is None else call
+        if number <= base or (call is None and "attempt" not in info.metadata):
+            continue
+        if call is not None:
+            calls[number], ids[number] = info.step, info.id
+        line, place = info.metadata.get("line", ("", number - base - 1))
+        places.setdefault(line, {})[place] = number
+        fingerprint = info.metadata["fingerprint"]
+        keys[number] = step_key(line, fingerprint, call=call is not None)
+    lines = {line: numbers for line, numbers in places.items() if line}
     return Prefix(
         start=base,
-        upto=upto,
-        skips=sorted(skips),
-        gaps=gaps,
+        keys=packed_keys(keys, base),
+        gaps=_gaps(places.values(), used | keys.keys(), base),
         calls=calls,
         lines=lines,
-        ids={info.step: info.id for info in path} if lines else {},
-        signals=signals,
+        ids=ids if lines else {},
     )
+
+
+def _gaps(places: Collection[dict[int, int]], used: set[int], base: int) -> list[int]:
+    """Return numbers of steps that failed or had not ended, as exactly as it is known.
+
+    One beside a sub-workflow may have a number that this has used as well; then its place on its
+    line is empty, and it comes before the next step there.
+    """
+    last = max((max(numbers.values()) for numbers in places), default=base)
+    gaps = [number for number in range(base + 1, last) if number not in used]
+    hidden = []
+    for numbers in places:
+        for place in set(range(max(numbers))) - numbers.keys():
+            before = max((n for p, n in numbers.items() if p < place), default=base)
+            after = min(n for p, n in numbers.items() if p > place)
+            if not any(before < gap < after for gap in gaps):
+                hidden.append(after - 1)
+    return sorted(gaps + hidden)
 
 
 async def _arguments(

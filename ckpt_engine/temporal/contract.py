@@ -192,26 +192,28 @@ class Prefix(_Lenient):
 
     Attributes:
         start: Number of the last step before the code began: 0, or what it had continued as new at.
-        upto: Number of the newest of them.
-        skips: Numbers that are no activities: rewinds, branches and merges on the way.
-        gaps: Numbers of activities that failed or had not ended; they run again.
+        keys: What each of them is known by, from number ``start + 1`` on (see :mod:`.way`).
+        gaps: Numbers of steps that failed or had not ended; they run again.
         calls: Number of the call of a sub-workflow -> number under which its result is stored.
         lines: Parallel line -> place in it -> number of the step.
-        ids: Number -> checkpoint id, where there are such lines.
+        ids: Number of a step, or of a call -> checkpoint id, where there are such lines.
         shared: The checkpoint of what a rewind or branch sets, for lines that go on side by side.
         signals: How many signals and updates from before the seed are sent again; the code waits
             for them.
+        upto: Without keys, in seeds of earlier versions: number of the newest of them.
+        skips: Likewise: numbers that are no activities.
     """
 
     start: int = 0
-    upto: int
-    skips: list[int] = Field(default_factory=list)
+    keys: str = ""
     gaps: list[int] = Field(default_factory=list)
     calls: dict[int, int] = Field(default_factory=dict)
     lines: dict[str, dict[int, int]] = Field(default_factory=dict)
     ids: dict[int, str] = Field(default_factory=dict)
     shared: str | None = None
     signals: int = 0
+    upto: int = 0
+    skips: list[int] = Field(default_factory=list)
 
 
 class StepHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -230,7 +232,8 @@ class StepHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         record: ``False`` for a step that only looks at the agent's memory.
         replay: The step was done before the seed: it answers from the store and does not run.
         base: Number of the last step before the run's code began; 0 unless it continued as new.
-        line: The parallel line it is on, and its place there; ``None`` on the main line.
+        line: The parallel line it is on (empty for the main one) and its place there; ``None``
+            for the place on the main line that its number says.
         sub: The sub-workflow whose line it is, by the checkpoint id of its first step; ``None`` in
             the line of the session's own workflow.
         origin: Where step 0 comes from, while it may not have been committed yet.

@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from ..model import CheckpointInfo, SnapshotTrigger, StepCommit, Thread, WorkflowRun
 from .calls import JoinCall, Recall
 from .contract import Origin
+from .diverged import diverged
 from .origin import ensure_caller, ensure_origin
 from .payloads import from_stored, to_stored
 
@@ -72,6 +73,7 @@ async def join_call(engine: CheckpointEngine, client: Client, ask: JoinCall) -> 
                 "run_id": caller.run_id,
                 **({"base": ask.base} if ask.base else {}),
                 **({"sub": ask.sub} if ask.sub else {}),
+                **({"line": list(ask.line)} if ask.line else {}),
             },
             fallback_to_head=True,
         )
@@ -156,13 +158,10 @@ async def recall(engine: CheckpointEngine, client: Client, ask: Recall) -> RawVa
     same = found is not None and found.metadata["fingerprint"] == ask.fingerprint
     if found is None or not same or ask.step is None:
         stored = f"{found.node!r} ({found.id[:8]})" if found else "nothing that is stored"
-        raise ApplicationError(
-            f"step {ask.call} was {stored}, and now the code calls {ask.workflow_type!r} there: it "
-            f"no longer leads to the seed. Rewind to before step {ask.call}, or run the code that "
-            "the session was started with.",
-            type="diverged",
-            non_retryable=True,
-        )
+        now = f"now the code calls {ask.workflow_type!r} there"
+        if not ask.workflow_type:
+            now = "now the code has ended without it"
+        raise await diverged(engine, ask.thread, ask.call, stored, now)
     done = await engine.find_committed(found.id)
     payload = from_stored(done.tools_result) if done else None
     if payload is None:

@@ -44,9 +44,25 @@ class ReplayClock:
         self._held: list[tuple[float, int, _Held, Any, float]] = []
         self._count = 0
         self._ticking = False
+        self._passing = False
         # Every timer of a workflow goes through this one function of the SDK's loop.
         self._real = loop._timer_impl
         loop._timer_impl = self._timer
+
+    @property
+    def holds(self) -> bool:
+        """Whether there are timers that have to go off."""
+        return any(not entry[2].cancelled() for entry in self._held)
+
+    async def really(self, seconds: float) -> None:
+        """Wait for a time that the server measures."""
+        over = self._loop.create_future()
+        self._passing = True
+        try:
+            self._loop.call_later(seconds, lambda: over.done() or over.set_result(None))
+        finally:
+            self._passing = False
+        await over
 
     def _timer(
         self,
@@ -56,7 +72,7 @@ class ReplayClock:
         *args: Any,
         context: Any = None,
     ) -> asyncio.TimerHandle:
-        if not self._replaying():
+        if self._passing or not self._replaying():
             handle: asyncio.TimerHandle = self._real(
                 delay, options, callback, *args, context=context
             )

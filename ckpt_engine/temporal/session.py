@@ -37,6 +37,7 @@ from .contract import (
     StartedChild,
     StepHeader,
 )
+from .way import Way, step_key, way_to
 
 __all__ = [
     "Line",
@@ -172,6 +173,7 @@ class Session:
         reset: Where Temporal's reset has put this workflow back, if it has.
         random_seed: The newest seed that a reset has brought.
         children: Every child a rewind or branch started, oldest first.
+        way: The way to the seed, for code that runs again up to it.
         requests: Received and not yet handled.
         handling: The one that is being handled.
         seeds: Workflow id -> seed, of children that are about to be started.
@@ -205,11 +207,10 @@ class Session:
     handling: tuple[Request, ...] = ()
     answered: OrderedDict[str, StartedChild] = field(default_factory=OrderedDict)
     seeds: dict[str, SeedHeader] = field(default_factory=dict)
-    replayed: int = 0
+    way: Way | None = None
     in_flight: int = 0
     waiting: int = 0
     extended: set[str] = field(default_factory=set)
-    _on_lines: set[int] = field(default_factory=set)
     calls: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @classmethod
@@ -218,9 +219,11 @@ class Session:
         main = Line(dict.fromkeys(seed.parents, seed.step))
         session = cls(seed.session, seed.thread, seed.step, main, rng, local_rng, seed=seed)
         session.sub = seed.sub
+        main.place = seed.step
         if seed.prefix is not None:
-            session.base = session.replayed = seed.prefix.start
-            session.open_lines(seed.prefix)
+            session.base, main.place = seed.prefix.start, 0
+            session.way = way_to(seed.prefix, session._is_busy)
+            session._open_lines(seed.prefix)
         if seed.request_id and seed.kind != "continued" and seed.supervisor is None:
             info = workflow.info()
             session.answered[seed.request_id] = StartedChild(
@@ -239,7 +242,7 @@ class Session:
         """Return the bookkeeping that the run before continue-as-new handed on."""
         was = header.carried or {}
         session = cls(was["session"], was["thread"], was["step"], Line(was["tips"]), rng, local_rng)
-        session.seed, session.replayed = header.seed, was["step"]
+        session.seed = header.seed
         session.base, session.report, session.sub = was["base"], was["report"], was.get("sub")
         session.origin = Origin.model_validate(was["origin"]) if was.get("origin") else None
         session.children = [ChildStatus.model_validate(child) for child in was["children"]]
@@ -335,14 +338,13 @@ class Session:
         on = self.current_line()
         fingerprint = fingerprint_of(activity, args)
         checkpoint_id = self._draw(fingerprint, local=local)
-        number = self._replayed_on(on) if record and self.replaying else None
+        number = self.find(on, fingerprint) if record else None
         replay = number is not None or (self.replaying and not record)
-        if record and not replay:
-            self.step += 1
-            self._leave_prefix(on)
-        parents = on.parents()
         if number is None:
-            number = self.replayed if replay else self.step
+            number = self.way.upto if replay and self.way else self.step
+            if record:
+                number = self.next_number(on)
+        parents = on.parents()
         header = StepHeader(
             session=self.session,
             thread=self.thread,
@@ -350,7 +352,7 @@ class Session:
             step=number,
             parents=parents,
             fingerprint=fingerprint,
-            line=(on.key, on.place) if on.key else None,
+            line=self.place_on(on, number),
             first=parents[0] not in self.extended,
             record=record,
             replay=replay,
@@ -363,6 +365,8 @@ class Session:
             self.extended.add(parents[0])
         on.place += record
         self.in_flight += 1
+        if replay and self.way:
+            self.way.answering += 1
         return Step(header, on, self, live=not workflow.unsafe.is_replaying())
 
     def current_line(self) -> Line:
@@ -372,54 +376,55 @@ class Session:
     @property
     def replaying(self) -> bool:
         """Whether the code is still on its way to the seed."""
-        prefix = self.seed.prefix if self.seed else None
-        return prefix is not None and (self.replayed < prefix.upto or bool(self._on_lines))
+        return self.way is not None and self.way.left
 
-    def next_replayed(self) -> bool:
-        """Count one more step of the prefix; say whether the store has its result."""
-        assert self.seed is not None
-        assert self.seed.prefix is not None
-        prefix = self.seed.prefix
-        self.replayed += 1
-        while self.replayed in prefix.skips:
-            self.replayed += 1
-        return self.replayed <= prefix.upto and self.replayed not in prefix.gaps
+    def must_wait(self, name: str, args: Sequence[Any], *, call: bool = False) -> Way | None:
+        """Return what a step has to wait for before it is scheduled, on the way to a seed."""
+        if self.way is None or not self.way.left:
+            return None
+        on = self.current_line()
+        key = step_key(on.key, fingerprint_of(name, args), call=call)
+        return self.way if self.way.must_wait(key, on.key, on.place) else None
 
-    def open_lines(self, prefix: Prefix) -> None:
+    def find(self, on: Line, fingerprint: str, *, call: bool = False) -> int | None:
+        """Return the number under which the next step of a line is stored, if it is."""
+        if self.way is None or not self.way.left:
+            return None
+        return self.way.find(step_key(on.key, fingerprint, call=call), on.key, on.place)
+
+    def place_on(self, on: Line, number: int) -> tuple[str, int] | None:
+        """Return where a step is; nothing where its number says that."""
+        plain = not on.key and on.place == number - self.base - 1
+        return None if plain else (on.key, on.place)
+
+    def next_number(self, on: Line) -> int:
+        """Give out the number of a step of a line that was not done before the seed."""
+        self.step += 1
+        self._leave_prefix(on)
+        return self.step
+
+    def _is_busy(self) -> bool:
+        return self.in_flight > 0 or any(not call.done() for call in self.calls)
+
+    def _open_lines(self, prefix: Prefix) -> None:
         """Where parallel lines lead to the seed, follow each of them by its real checkpoints."""
         start = prefix.ids.get(prefix.start)
         if start is not None:
-            self._on_lines = {n for line in prefix.lines.values() for n in line.values()}
             self.main = Line({start: prefix.start}, before_seed=True)
-
-    def _replayed_on(self, on: Line) -> int | None:
-        """Return the number under which the next step of a line is stored, if it is."""
-        assert self.seed is not None
-        assert self.seed.prefix is not None
-        prefix = self.seed.prefix
-        if not on.key or not prefix.lines:
-            return self.replayed if self.next_replayed() else None
-        places = prefix.lines.get(on.key, {})
-        number = places.get(on.place)
-        if number is not None:
-            self._on_lines.discard(number)
-        elif later := [places[place] for place in places if place > on.place]:
-            failed = [gap for gap in prefix.gaps if gap < min(later) and gap not in prefix.skips]
-            prefix.skips.extend(failed[:1])  # it runs again; its number is no step of the main line
-        return number
 
     def _leave_prefix(self, on: Line) -> None:
         """Before a new step: go on from the seed, a line from its own part of it."""
         prefix = self.seed.prefix if self.seed else None
         if self.seed is None or prefix is None or not prefix.ids:
             return
-        if self.main.before_seed:
-            self.main.before_seed = False
-            self.main.tips = dict.fromkeys(self.seed.parents, self.seed.step)
-        if on.before_seed:
+        if on.before_seed and prefix.shared is not None and (on is not self.main or self.replaying):
+            on.tips[prefix.shared] = self.seed.step - 1
+        if on is not self.main:
             on.before_seed = False
-            if prefix.shared is not None:
-                on.tips[prefix.shared] = self.seed.step - 1
+        if self.main.before_seed and not self.replaying:
+            self.main.before_seed = False
+            made = {tip: n for tip, n in self.main.tips.items() if tip not in prefix.ids.values()}
+            self.main.tips = {**dict.fromkeys(self.seed.parents, self.seed.step), **made}
 
     def draw_suffix(self) -> str:
         """Return six new hex digits for the name of a child."""
@@ -441,21 +446,36 @@ class Session:
 
     def _done(self, step: Step, *, succeeded: bool) -> None:
         self.in_flight -= 1
+        if step.header.replay and self.way:
+            self.way.answering -= 1
         if not succeeded or not step.header.record:
             return
-        made: str | None = step.header.id
         if step.header.replay:
-            made = self.stored_id(step.header.step)
-        if made is not None:
-            self.advance(step.line, step.header.parents, made, step.header.step)
+            number = step.header.step
+            self.advance_on_way(step.line, step.header.parents, number, number)
+        else:
+            self.advance(step.line, step.header.parents, step.header.id, step.header.step)
         # One that was scheduled before the plugin was there has told the store of nothing.
         if step.live and self.origin is not None and self.origin.id not in self.main.tips:
             self.origin = None
 
-    def stored_id(self, step: int) -> str | None:
-        """Return the checkpoint of a step before the seed, where parallel lines led to it."""
+    def advance_on_way(self, line: Line, parents: Sequence[str], number: int, stored: int) -> None:
+        """Put a step before the seed in the place of those that it follows, where lines need it.
+
+        What a step that runs anew has put there stays: the stored ones know nothing of it.
+
+        Args:
+            line: Its line.
+            parents: What it follows.
+            number: Its own, or that of the call.
+            stored: The number under which it, or the end of the call, is stored.
+        """
         prefix = self.seed.prefix if self.seed else None
-        return prefix.ids.get(step) if prefix is not None else None
+        made = prefix.ids.get(number) if prefix is not None else None
+        if prefix is None or made is None or (line is self.main and not line.before_seed):
+            return
+        before = {one for one in prefix.ids.values() if one != prefix.shared}
+        self.advance(line, [parent for parent in parents if parent in before], made, stored)
 
     def advance(self, line: Line, parents: Sequence[str], checkpoint_id: str, step: int) -> None:
         """Put a checkpoint in the place of the parents that it follows."""

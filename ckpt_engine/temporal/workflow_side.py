@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
@@ -26,7 +26,7 @@ from temporalio.worker import (
 
 from ..errors import InvalidRequest
 from .beginning import begin_session
-from .calls import SUB_WORKFLOWS, call_sub_workflow
+from .calls import SUB_WORKFLOWS, call_sub_workflow, never_asked_for
 from .children import QUICK
 from .contract import (
     ENGINE_ACTIVITIES,
@@ -35,15 +35,18 @@ from .contract import (
     OUTCOME_FAILED,
     SessionHeader,
 )
-from .policy import Policies
+from .policy import Policies, StepPolicy
 from .replay_clock import ReplayClock
 from .rewindable import OWN_SIGNALS, OWN_UPDATES, Rewindable, resume_of
 from .search_attributes import show
 from .session import Session, header_payload, is_sent_again
 from .stand_in import tell_supervisor
 from .supervisor import Supervisor
+from .way import WaitingStep
 
 __all__ = ["CheckpointWorkflowInbound"]
+
+_Activity = TypeVar("_Activity", StartActivityInput, StartLocalActivityInput)
 
 
 class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
@@ -105,14 +108,17 @@ class CheckpointWorkflowInbound(WorkflowInboundInterceptor):
         session = self.session
         if session.seed and session.seed.version and not workflow.info().continued_run_id:
             await self._on_version(session.seed.version)
-        if session.replaying:
-            await self._sent_again()
-            ReplayClock(
-                asyncio.get_running_loop(),
-                lambda: session.replaying,
-                lambda: session.in_flight == 0,
-            )
-        return await self.next.execute_workflow(input)
+        way = session.way
+        if way is None or not way.left:
+            return await self.next.execute_workflow(input)
+        await self._sent_again()
+        way.clock = ReplayClock(
+            asyncio.get_running_loop(), lambda: way.left, lambda: session.in_flight == 0
+        )
+        result = await self.next.execute_workflow(input)
+        if (step := await way.missing()) is not None:
+            await never_asked_for(session, step)
+        return result
 
     async def _on_version(self, version: str) -> None:
         """Wait until the worker version that was asked for runs this; the first tasks may not."""
@@ -255,28 +261,36 @@ class _Outbound(WorkflowOutboundInterceptor):
             return self.next.start_activity(input)
         queue = input.task_queue or workflow.info().task_queue
         policy = self._inbound.policies.of(input.activity, queue)
-        step = self._inbound.session.schedule(
-            input.activity, policy.identity(input.args), record=policy.record, local=False
-        )
-        if policy.memory:
-            input.headers = _with(input.headers, header_payload(step.header))
-        handle = self.next.start_activity(input)
-        handle.add_done_callback(step.ended)
-        return handle
+        return self._step(input, policy, self.next.start_activity, local=False)
 
     def start_local_activity(
         self,
         input: StartLocalActivityInput,
     ) -> workflow.ActivityHandle[Any]:
         policy = self._inbound.policies.of(input.activity, workflow.info().task_queue)
-        step = self._inbound.session.schedule(
-            input.activity, policy.identity(input.args), record=policy.record, local=True
-        )
-        if policy.memory:
-            input.headers = _with(input.headers, header_payload(step.header))
-        handle = self.next.start_local_activity(input)
-        handle.add_done_callback(step.ended)
-        return handle
+        return self._step(input, policy, self.next.start_local_activity, local=True)
+
+    def _step(
+        self,
+        input: _Activity,
+        policy: StepPolicy,
+        start: Callable[[_Activity], workflow.ActivityHandle[Any]],
+        *,
+        local: bool,
+    ) -> workflow.ActivityHandle[Any]:
+        """Schedule an activity as a step, now or as soon as it is known which one it is."""
+        session, args = self._inbound.session, policy.identity(input.args)
+
+        def scheduled() -> workflow.ActivityHandle[Any]:
+            step = session.schedule(input.activity, args, record=policy.record, local=local)
+            if policy.memory:
+                input.headers = _with(input.headers, header_payload(step.header))
+            handle = start(input)
+            handle.add_done_callback(step.ended)
+            return handle
+
+        way = session.must_wait(input.activity, args) if policy.record else None
+        return WaitingStep(way, scheduled) if way is not None else scheduled()
 
     async def start_child_workflow(
         self,
