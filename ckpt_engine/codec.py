@@ -82,6 +82,7 @@ _Ext = msgspec.msgpack.Ext
 _encode = msgspec.msgpack.Encoder().encode
 LOG_PLACE = _encode(_Ext(_LOG, b""))
 """Stands in a packed state for a list that is kept as a log."""
+_LOWEST, _HIGHEST = -(2**63), 2**64 - 1
 _AS_THEY_ARE = frozenset((type(None), bool, float))
 NIL = _encode(None)
 """``None``, packed."""
@@ -166,7 +167,7 @@ def _clean(value: Any, depth: int, blobs: Blobs | None, *, strict: bool) -> Any:
     if kind in _AS_THEY_ARE:
         return value
     if kind is int:
-        return value if -(2**63) <= value < 2**64 else _big_int(value)
+        return value if _LOWEST <= value <= _HIGHEST else _big_int(value)
     if kind is bytes:
         large = blobs is not None and len(value) >= BLOB_MIN
         return _blob(_BYTES_BLOB, value, blobs) if large else value
@@ -206,7 +207,9 @@ def _clean_object(value: dict[Any, Any], depth: int, blobs: Blobs | None, *, str
             if strict and not _encodable(key):
                 raise _RefusedError("a key with a lone surrogate cannot be stored")
             kind = type(item)  # what most values are is spared the call
-            if (kind is str and len(item) < short) or kind in _AS_THEY_ARE:
+            if (kind is str and len(item) < short) or (
+                _LOWEST <= item <= _HIGHEST if kind is int else kind in _AS_THEY_ARE
+            ):
                 continue
             new = _clean(item, depth, blobs, strict=strict)
             if new is not item:
@@ -226,7 +229,9 @@ def _clean_array(value: list[Any], depth: int, blobs: Blobs | None, *, strict: b
     try:
         for index, item in enumerate(value):
             kind = type(item)  # what most values are is spared the call
-            plain = (kind is str and len(item) < short) or kind in _AS_THEY_ARE
+            plain = (kind is str and len(item) < short) or (
+                _LOWEST <= item <= _HIGHEST if kind is int else kind in _AS_THEY_ARE
+            )
             new = item if plain else _clean(item, depth, blobs, strict=strict)
             if new is not item and out is None:
                 out = value[:index]
@@ -340,10 +345,7 @@ def references(packed: bytes) -> set[bytes]:
 
 def digest_of(*parts: bytes) -> bytes:
     """Return the 16-byte blake2b digest of the parts, one after the other."""
-    state = blake2b(digest_size=16)
-    for part in parts:
-        state.update(part)
-    return state.digest()
+    return blake2b(parts[0] if len(parts) == 1 else b"".join(parts), digest_size=16).digest()
 
 
 def chain_over(chain: bytes, items: Iterable[bytes | memoryview]) -> bytes:
@@ -524,10 +526,13 @@ def decompress_against(body: bytes, dictionary: bytes) -> bytes:
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:
-    found: zstandard.ZstdCompressor | None = getattr(_local, f"level{level}", None)
+    try:
+        known: dict[int, zstandard.ZstdCompressor] = _local.compressors
+    except AttributeError:
+        known = _local.compressors = {}
+    found = known.get(level)
     if found is None:
-        found = zstandard.ZstdCompressor(level=level, write_checksum=True)
-        setattr(_local, f"level{level}", found)
+        found = known[level] = zstandard.ZstdCompressor(level=level, write_checksum=True)
     return found
 
 

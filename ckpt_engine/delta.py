@@ -22,7 +22,8 @@ State = Mapping[str, bytes]
 
 KEYFRAME_EVERY = 32
 _WORTH = 64  # bytes from which on a value is worth looking into
-_pack = msgspec.msgpack.encode
+_pack = msgspec.msgpack.Encoder().encode
+_EMPTY = _pack([])
 
 
 def base_depth(depth: int) -> int | None:
@@ -55,7 +56,8 @@ def diff(old: State, new: State) -> bytes:
         natural = [key for key in before_keys if key in new]
         natural += [key for key in sets if key not in old]
         order = NIL if natural == keys else _pack(keys)
-    return join_array([join_map(sets), join_map(patches), _pack(removed), order])
+    gone = _pack(removed) if removed else _EMPTY
+    return join_array((join_map(sets), join_map(patches), gone, order))
 
 
 def _patch(old: bytes, new: bytes) -> bytes | None:

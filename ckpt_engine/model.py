@@ -91,6 +91,12 @@ def new_checkpoint_id(rng: Random | None = None, *, at_ms: int | None = None) ->
     return f"{bits:020x}{millis & (2**48 - 1):012x}"
 
 
+def new_stored_id() -> bytes:
+    """Return a new checkpoint id as its 16 stored bytes."""
+    millis = time.time_ns() // 1_000_000 & (2**48 - 1)
+    return (millis << 80 | _ids.getrandbits(80)).to_bytes(16, "big")
+
+
 def id_to_bytes(checkpoint_id: str) -> bytes:
     """Return the 16 stored bytes of an id (time first).
 

@@ -395,8 +395,7 @@ class Tx(ABC):
         return self.one(CheckpointRow, id=stored_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(NamedTuple):
     """What a write will look up; a group loads it for all its members in one go.
 
     A write that names threads changes nothing but what is theirs, and blobs: a backend may let

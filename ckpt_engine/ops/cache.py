@@ -34,15 +34,16 @@ class Lru(Generic[K, V]):
     def put(self, key: K, value: V, size: int = 1) -> None:
         """Keep a value of this size; a value above the limit is not kept."""
         with self._lock:
-            known = self._entries.pop(key, None)
+            entries = self._entries
+            known = entries.pop(key, None)
             if known is not None:
                 self._size -= known[1]
             if size > self._limit:
                 return
-            self._entries[key] = (value, size)
+            entries[key] = (value, size)
             self._size += size
             while self._size > self._limit:
-                _, (_, freed) = self._entries.popitem(last=False)
+                _, (_, freed) = entries.popitem(last=False)
                 self._size -= freed
 
     def drop(self, key: K) -> None:

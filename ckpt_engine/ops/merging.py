@@ -13,7 +13,7 @@ from ..model import MergeResult, SnapshotTrigger, id_from_bytes, id_to_bytes, ne
 from ..store import CheckpointRow
 from .join import Joined
 from .place import Placed
-from .prepare import Draft
+from .prepare import Draft, Given
 from .read import state_of
 from .source import MESSAGES, Source
 from .travel import head_of
@@ -138,12 +138,12 @@ class Merging(Writing):
             source,
             Joined(ours),
             [ours, theirs],
-            messages=merged.messages,
-            state=merged.state,
-            tools_result=None,
-            next_node=None,
-            summary=f"merge of {branch.branch}",
-            metadata={**metadata, "merged": names[0], **({"schema": schema} if schema else {})},
+            Given(
+                messages=merged.messages,
+                state=merged.state,
+                summary=f"merge of {branch.branch}",
+                metadata={**metadata, "merged": names[0], **({"schema": schema} if schema else {})},
+            ),
         )
         # what it adds belongs to the branch's own steps: a join must not count it twice
         for log in draft.logs.values():

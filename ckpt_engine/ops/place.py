@@ -37,6 +37,7 @@ OWNER = {"batch": 0, "state": 1, "checkpoint": 2}
 """Kinds of rows that hold references to blobs."""
 
 
+_encode = msgspec.msgpack.Encoder().encode
 _TRIGGER_NO = {trigger: number for number, trigger in enumerate(TRIGGERS)}
 
 
@@ -84,14 +85,14 @@ def place(tx: Tx, draft: Draft) -> Placed:
     late = draft.kind == "step" and (left or thread.superseded is not None)
     if late != draft.late:
         raise StaleError(late=late)
-    lineage, in_place = _lineage(tx, draft, thread, fork=left or turn, left=left)
+    lineage, new = _lineage(tx, draft, thread, fork=left or turn, left=left)
     state = _put_state(tx, draft)
     row = _checkpoint(tx, draft, lineage, state)
     batches = _put_logs(tx, draft, lineage)
     if draft.blobs:
         _put_blobs(tx, draft.blobs, OWNER["checkpoint"], row.cid)
-    if not in_place:
-        tx.insert(lineage)
+    if new is not None:
+        tx.insert(new)
     tx.insert(row)
     for place_no, other in enumerate(draft.parents[1:], 1):
         tx.insert(Edge(row.cid, place_no, other.cid))
@@ -145,25 +146,25 @@ def _row(tx: Tx, pk: int) -> Lineage:
 
 def _lineage(
     tx: Tx, draft: Draft, thread: ThreadRow, *, fork: bool, left: bool
-) -> tuple[Lineage, bool]:
-    """Return the lineage that the checkpoint goes to, and whether it is there already."""
+) -> tuple[int, Lineage | None]:
+    """Return the key of the lineage that the checkpoint goes to, and its row if that is new."""
     parent = draft.parents[0] if draft.parents else None
     whole = _same(draft.prefix, parent) and all(log.keep == log.base for log in draft.logs.values())
     if parent is not None and whole and draft.first and not fork:
         if parent.cid == thread.open_tip:
-            return Lineage(parent.lineage, thread.pk, None, None, 0, None), True
+            return parent.lineage, None
         found = _row(tx, parent.lineage)
         if found.thread == thread.pk and found.pk > thread.closed and _is_tip(tx, parent):
-            return found, True
+            return found.pk, None
     pk = tx.next_pk(Lineage)
     if parent is None:
-        return Lineage(pk, thread.pk, None, None, 0, None), False
+        return pk, Lineage(pk, thread.pk, None, None, 0, None)
     pieces = None
     if draft.prefix is not None:
         prefix = _row(tx, draft.prefix.lineage)
         compact(tx, prefix, draft.logs)
         pieces = _pieces(tx, prefix, draft.logs, thread)
-    return Lineage(pk, thread.pk, parent.lineage, parent.step, int(left), pieces), False
+    return pk, Lineage(pk, thread.pk, parent.lineage, parent.step, int(left), pieces)
 
 
 def _is_tip(tx: Tx, row: CheckpointRow) -> bool:
@@ -184,7 +185,7 @@ def _pieces(tx: Tx, parent: Lineage, logs: dict[str, LogDraft], thread: ThreadRo
             _put_batch(tx, apart, name, 0, log.fresh, log.blobs)
     every = {name: beginning(parent, name, log, apart) for name, log in logs.items()}
     pieces = {name: found for name, found in every.items() if found}
-    return msgspec.msgpack.encode(pieces) if pieces else None
+    return _encode(pieces) if pieces else None
 
 
 def _put_state(tx: Tx, draft: Draft) -> LoadedState:
@@ -196,14 +197,15 @@ def _put_state(tx: Tx, draft: Draft) -> LoadedState:
     tx.insert(StateRow(pk, base, draft.state.depth, code, packed))
     if wanted := codec.references(body):
         _put_blobs(tx, draft.state_blobs, OWNER["state"], pk, wanted)
-    return draft.state._replace(pk=pk)
+    return LoadedState(pk, *draft.state[1:])
 
 
-def _put_logs(tx: Tx, draft: Draft, lineage: Lineage) -> list[int]:
+def _put_logs(tx: Tx, draft: Draft, lineage: int) -> list[int]:
     put: list[int] = []
     for name, log in draft.logs.items():
-        begin = log.length - len(log.items)
-        put += _put_batch(tx, lineage.pk, name, begin, log.items, log.blobs)
+        if log.items:
+            begin = log.length - len(log.items)
+            put += _put_batch(tx, lineage, name, begin, log.items, log.blobs)
     return put
 
 
@@ -240,7 +242,7 @@ def _put_blobs(
     tx.insert(*(BlobRef(known[digest], kind, owner) for digest in digests))
 
 
-def _checkpoint(tx: Tx, draft: Draft, lineage: Lineage, state: LoadedState) -> CheckpointRow:
+def _checkpoint(tx: Tx, draft: Draft, lineage: int, state: LoadedState) -> CheckpointRow:
     log = draft.logs[MESSAGES]
     others = None
     if len(draft.logs) > 1:
@@ -249,27 +251,28 @@ def _checkpoint(tx: Tx, draft: Draft, lineage: Lineage, state: LoadedState) -> C
             for name, other in draft.logs.items()
             if name != MESSAGES
         }
+    parents = draft.parents
     row = CheckpointRow(
-        cid=tx.next_pk(CheckpointRow),
-        id=draft.id,
-        lineage=lineage.pk,
-        step=draft.step,
-        parent=draft.parents[0].cid if draft.parents else None,
-        nparents=len(draft.parents),
-        own=log.own,
-        state=state.pk,
-        length=log.length,
-        logs=msgspec.msgpack.encode(others) if others else None,
-        trigger=_TRIGGER_NO[draft.trigger],
-        at=draft.at,
-        node=draft.node,
-        meta=draft.meta,
-        result=draft.result,
-        fmt=codec.versioned(draft.fmt),
-        chain=log.chain,
+        tx.next_pk(CheckpointRow),
+        draft.id,
+        lineage,
+        draft.step,
+        parents[0].cid if parents else None,
+        len(parents),
+        log.own,
+        state.pk,
+        log.length,
+        _encode(others) if others else None,
+        _TRIGGER_NO[draft.trigger],
+        draft.at,
+        draft.node,
+        draft.meta,
+        draft.result,
+        codec.versioned(draft.fmt),
+        log.chain,
         digest=b"",
     )
-    edges = [other.cid for other in draft.parents[1:]]
+    edges = [other.cid for other in parents[1:]]
     return CheckpointRow._make((*row[:-1], digest_of_row(row, edges, state.digest)))
 
 
@@ -288,17 +291,15 @@ def digest_of_row(row: CheckpointRow, edges: list[int], state_digest: bytes) -> 
         row.logs,
     )
     more = (row.trigger, row.at, row.node, row.meta, row.result, row.fmt, row.chain)
-    return codec.digest_of(msgspec.msgpack.encode((facts, more, edges, state_digest)))
+    return codec.digest_of(_encode((facts, more, edges, state_digest)))
 
 
-def _turned(
-    tx: Tx, draft: Draft, thread: ThreadRow, row: CheckpointRow, lineage: Lineage
-) -> ThreadRow:
+def _turned(tx: Tx, draft: Draft, thread: ThreadRow, row: CheckpointRow, lineage: int) -> ThreadRow:
     """Record that a snapshot went on from another checkpoint than the head."""
     number = thread.n_move + 1
     tx.insert(HeadMoveRow(thread.pk, number, thread.head, row.cid, "snapshot", None, draft.at))
     return thread._replace(
-        n_move=number, turned=row.parent, closed=lineage.pk - 1, open_tip=None, head=None
+        n_move=number, turned=row.parent, closed=lineage - 1, open_tip=None, head=None
     )
 
 

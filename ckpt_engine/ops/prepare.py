@@ -19,7 +19,17 @@ from ..model import SnapshotTrigger
 from ..store import CheckpointRow
 from .source import EMPTY_STATE, MESSAGES, LoadedState, Source
 
-__all__ = ["NO_RESULT", "STORED", "TRIGGERS", "Draft", "LogDraft", "Run", "finish", "log_lengths"]
+__all__ = [
+    "NO_RESULT",
+    "STORED",
+    "TRIGGERS",
+    "Draft",
+    "Given",
+    "LogDraft",
+    "Run",
+    "finish",
+    "log_lengths",
+]
 
 TRIGGERS = tuple(SnapshotTrigger)
 """Stored as the place in this order: only ever append to the enumeration."""
@@ -31,6 +41,7 @@ Nothing; a codec byte and a body; start and length of the packed result within t
 step appended itself; or compressed against those messages.
 """
 
+_encode = msgspec.msgpack.Encoder().encode
 _SHORT = 24  # bytes up to which a result is stored as it is
 
 
@@ -43,6 +54,21 @@ class Run(NamedTuple):
     fresh: list[bytes]
     start: int
     stop: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Given:
+    """The content that a caller hands over, named as in ``snapshot`` and ``StepCommit``."""
+
+    messages: Sequence[Any] | None = None
+    append: Sequence[Any] = ()
+    state: Mapping[str, Any] | None = None
+    state_set: Mapping[str, Any] | None = None
+    state_delete: Sequence[str] = ()
+    tools_result: Any = None
+    next_node: str | None = None
+    summary: str | None = None
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -83,23 +109,23 @@ class Draft:
     that a caller names (which turns the thread there), or is a step of a workflow.
     """
 
-    id: bytes
-    thread: str
-    step: int
     parents: list[CheckpointRow]
     prefix: CheckpointRow | None
     logs: dict[str, LogDraft]
     state: LoadedState
     state_row: tuple[int | None, bytes] | None
     state_blobs: codec.Blobs
-    trigger: SnapshotTrigger
     at: int
-    node: str | None
     meta: bytes | None
     result: bytes | None
     fmt: int
     blobs: codec.Blobs
-    tags: tuple[str, ...]
+    id: bytes = b""
+    thread: str = ""
+    step: int = 0
+    trigger: SnapshotTrigger = SnapshotTrigger.MANUAL
+    node: str | None = None
+    tags: tuple[str, ...] = ()
     kind: Literal["head", "parent", "step"] = "head"
     first: bool = True
     late: bool = False
@@ -217,7 +243,7 @@ def next_state(
         whole: The same packed, where that is known.
         deltas: Whether a difference may be stored.
     """
-    if values == parent.values and list(values) == list(parent.values):
+    if values is parent.values or (values == parent.values and list(values) == list(parent.values)):
         return parent, None
     if whole is None:
         whole = codec.join_map(values)
@@ -261,40 +287,46 @@ def packed_state(
     return parts, None, {digest: blobs[digest] for digest in named}
 
 
-def finish(
-    *,
-    metadata: Mapping[str, Any] | None,
-    next_node: str | None,
-    summary: str | None,
-    tools_result: Any,
-    log: LogDraft,
-) -> tuple[bytes | None, bytes | None, int, codec.Blobs]:
+def finish(given: Given, log: LogDraft) -> tuple[bytes | None, bytes | None, int, codec.Blobs]:
     """Return the packed meta, the result's column and format, and their large values."""
     blobs: codec.Blobs = {}
     meta = None
+    metadata, next_node, summary = given.metadata, given.next_node, given.summary
     if metadata or next_node is not None or summary is not None:
         meta = codec.join_array(
-            [
+            (
                 codec.pack(dict(metadata), blobs, "metadata") if metadata else codec.NIL,
                 codec.NIL if next_node is None else codec.pack(next_node, blobs, "next_node"),
                 codec.NIL if summary is None else codec.pack(summary, blobs, "summary"),
-            ]
+            )
         )
-    result, fmt = _result(tools_result, log, blobs)
+    if given.tools_result is None:
+        return meta, None, NO_RESULT, blobs
+    result, fmt = _same_message(given, log) or _result(given.tools_result, log, blobs)
     return meta, result, fmt, blobs
 
 
-def _result(value: Any, log: LogDraft, blobs: codec.Blobs) -> tuple[bytes | None, int]:
+def _same_message(given: Given, log: LogDraft) -> tuple[bytes, int] | None:
+    """Return the result's column and format where it is the very message that comes last."""
+    append = given.append
+    if given.messages is not None or not append or given.tools_result is not append[-1]:
+        return None
+    last = log.items[-1]
+    if not _SHORT < len(last) < codec.BLOB_MIN:  # what is larger may have parts kept apart
+        return None
+    start = sum(map(len, log.items[-log.own : -1]))
+    return _encode((start, len(last))), PART
+
+
+def _result(value: Any, log: LogDraft, blobs: codec.Blobs) -> tuple[bytes, int]:
     """Return the result's column and format: it mostly is one of the new messages again."""
-    if value is None:
-        return None, NO_RESULT
     found: codec.Blobs = {}
     packed = codec.pack(value, found, "tools_result")
     if log.own > 0 and len(packed) > _SHORT:
         own = b"".join(log.items[-log.own :])
         start = own.find(packed)
         if start >= 0:
-            return msgspec.msgpack.encode((start, len(packed))), PART
+            return _encode((start, len(packed))), PART
         whole = codec.pack(value, None) if found else packed
         body = codec.compress_against(whole, dictionary_of(log.items[-log.own :], log.blobs))
         if body is not None:

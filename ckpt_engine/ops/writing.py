@@ -16,22 +16,21 @@ from ..model import (
     StepCommit,
     id_from_bytes,
     id_to_bytes,
-    new_checkpoint_id,
+    new_stored_id,
 )
-from ..store import CheckpointRow, Expect, In, Tx
+from ..store import CheckpointRow, Expect, Tx
 from ..triggers import parse_trigger, wanted
 from . import prepare
 from .contents import content_after, content_of, copied
-from .forgetting import Forgetting
+from .drafting import Drafting, checked_tags, metadata_of
 from .join import Joined, join
 from .place import Placed, StaleError, place
-from .prepare import Draft, LogDraft
+from .prepare import Draft, Given
 from .read import result_of
 from .roots import make_root
 from .source import MESSAGES, Source
 from .tombstones import check_unerased, thread_key
 from .travel import UNSET, Unset
-from .walk import own_rows
 
 __all__ = ["Writing"]
 
@@ -39,7 +38,7 @@ _log = logging.getLogger("ckpt_engine")
 _ATTEMPTS = 100
 
 
-class Writing(Forgetting):
+class Writing(Drafting):
     """The verbs that add checkpoints."""
 
     async def snapshot(
@@ -105,22 +104,19 @@ class Writing(Forgetting):
             raise InvalidRequest("give messages (all) or append (the new ones), not both")
         if parent_checkpoint_id is not None and expected_head is not UNSET:
             raise InvalidRequest("give parent_checkpoint_id or expected_head, not both")
-        checkpoint_id = new_checkpoint_id()
-        stored_id, named = id_to_bytes(checkpoint_id), _checked_tags(tags)
+        stored_id, named = new_stored_id(), checked_tags(tags) if tags else ()
+        given = Given(
+            messages=messages,
+            append=append or (),
+            state=state,
+            tools_result=tools_result,
+            next_node=next_node,
+            summary=summary,
+            metadata=metadata,
+        )
 
         def build(late: bool, source: Source) -> Draft:
-            draft = self._snapshot_draft(
-                source,
-                thread_id,
-                parent_checkpoint_id,
-                messages=messages,
-                append=append or (),
-                state=state,
-                tools_result=tools_result,
-                next_node=next_node,
-                summary=summary,
-                metadata=metadata,
-            )
+            draft = self._snapshot_draft(source, thread_id, parent_checkpoint_id, given)
             if not isinstance(expected_head, Unset):
                 _check_head(source, draft, expected_head)
             draft.id, draft.tags, draft.node = stored_id, named, node
@@ -128,7 +124,7 @@ class Writing(Forgetting):
             return draft
 
         await self._commit(thread_id, build)
-        return checkpoint_id
+        return id_from_bytes(stored_id)
 
     async def snapshot_safe(self, thread_id: str, **given: Any) -> str | None:
         """Do as :meth:`snapshot`, but never raise: log what went wrong and return ``None``.
@@ -268,199 +264,16 @@ class Writing(Forgetting):
             self._caches.contents.put(placed.row.id, content, content.size)
         source = Source(self._caches)
         source.remember(placed.row)
-        source.remember_state(placed.state)
+        if draft.state_row is not None:
+            source.remember_state(placed.state)
         self._caches.threads.put(placed.thread.name, placed.thread)
         self._committed(placed)
-
-    def _snapshot_draft(
-        self, source: Source, thread_id: str, parent_id: str | None, **content: Any
-    ) -> Draft:
-        thread = source.maybe_thread(thread_id)
-        parent = None
-        if parent_id is not None:
-            parent = source.checkpoint(parent_id)
-        elif thread is not None and thread.head is not None:
-            parent = source.by_cid(thread.head)
-        parents = [parent] if parent else []
-        rewritten = content["messages"] is not None and content["state"] is not None
-        if schema := self._schema(source, [] if rewritten else parents):
-            content["metadata"] = {**(content["metadata"] or {}), "schema": schema}
-        draft = self._draft(source, Joined(parent), parents, **content)
-        draft.thread, draft.step = thread_id, parent.step + 1 if parent else 0
-        draft.kind = "head" if parent_id is None else "parent"
-        return draft
-
-    def _step_draft(
-        self, source: Source, step: StepCommit, stored_id: bytes, *, late: bool
-    ) -> Draft:
-        source.thread(step.thread_id)
-        parents, missing = self._parents(source, step)
-        if parents and step.step <= max(row.step for row in parents):
-            raise InvalidRequest(
-                f"step {step.step} must be greater than its parents' steps "
-                f"({', '.join(str(row.step) for row in parents)})"
-            )
-        start = join(source, parents)
-        metadata = dict(step.metadata)
-        summary = metadata.pop("summary", None)
-        if late:
-            metadata["late"] = True
-        if missing:
-            metadata["gap"] = missing
-        if start.disputed:
-            metadata["disputed"] = list(start.disputed)
-        rewritten = step.messages is not None and step.state is not None
-        if schema := self._schema(source, [] if rewritten else parents):
-            metadata["schema"] = schema
-        draft = self._draft(
-            source,
-            start,
-            parents,
-            messages=step.messages,
-            append=step.append,
-            state=step.state,
-            state_set=step.state_set,
-            state_delete=step.state_delete,
-            tools_result=step.tools_result,
-            next_node=step.next_node,
-            summary=None if summary is None else str(summary),
-            metadata=metadata,
-        )
-        draft.id, draft.thread, draft.tags = stored_id, step.thread_id, _checked_tags(step.tags)
-        draft.step, draft.kind, draft.first, draft.late = step.step, "step", step.first, late
-        draft.trigger, draft.node = SnapshotTrigger(step.trigger), step.node
-        return draft
-
-    def _schema(self, source: Source, parents: Sequence[CheckpointRow]) -> int:
-        """Return the schema version of content that goes on from these parents."""
-        current = self.config.schema_version
-        if not current or not parents:
-            return current
-        return min(int(_metadata(source, row).get("schema", 0)) for row in parents)
-
-    def _parents(self, source: Source, step: StepCommit) -> tuple[list[CheckpointRow], list[str]]:
-        """Return the parents, and which of them were never committed."""
-        if not step.fallback_to_head:
-            return [source.checkpoint(parent) for parent in step.parents], []
-        rows = [source.maybe_checkpoint(id_to_bytes(parent)) for parent in step.parents]
-        found = [row for row in rows if row is not None]
-        missing = [p for p, row in zip(step.parents, rows, strict=True) if row is None]
-        if not missing or found:
-            return found, missing
-        thread = source.thread(step.thread_id)
-        below = own_rows(source, thread, step.step - 1)
-        if below:
-            return [max(below, key=lambda row: (row.step, row.id))], missing
-        heads = [cid for cid in (thread.origin, thread.turned, thread.head) if cid is not None]
-        left = source.tx.find(CheckpointRow, cid=In(heads))
-        lower = [row for cid in heads for row in left if row.cid == cid and row.step < step.step]
-        return lower[:1], missing
-
-    def _draft(
-        self,
-        source: Source,
-        start: Joined,
-        parents: list[CheckpointRow],
-        *,
-        messages: Sequence[Any] | None = None,
-        append: Sequence[Any] = (),
-        state: Mapping[str, Any] | None = None,
-        state_set: Mapping[str, Any] | None = None,
-        state_delete: Sequence[str] = (),
-        **rest: Any,
-    ) -> Draft:
-        prefix = start.prefix
-        copied = start.copied.get(MESSAGES, [])
-        logs: dict[str, LogDraft] = {}
-        if messages is not None:
-            logs[MESSAGES] = prepare.replaced(source, MESSAGES, prefix, messages, "messages")
-        else:
-            logs[MESSAGES] = prepare.appended(prefix, MESSAGES, copied, append, "append")
-        before = source.state(parents[0].state if parents else None)
-        values, whole, state_blobs = self._values(
-            source, start, before.values, logs, state, state_set, state_delete
-        )
-        after, row = prepare.next_state(
-            source, before, values, whole, deltas=self.config.delta_snapshots
-        )
-        meta, result, fmt, blobs = prepare.finish(**rest, log=logs[MESSAGES])
-        if self.config.max_snapshot_size_mb is not None:
-            size = _size([meta, result, row[1] if row else None], logs, [blobs, state_blobs])
-            codec.check_size(size, self.config.max_snapshot_size_mb)
-        return Draft(
-            id=b"",
-            thread="",
-            step=0,
-            parents=list(parents),
-            prefix=prefix,
-            logs=logs,
-            state=after,
-            state_row=row,
-            state_blobs=state_blobs,
-            trigger=SnapshotTrigger.MANUAL,
-            at=prepare.now_ms(),
-            node=None,
-            meta=meta,
-            result=result,
-            fmt=fmt,
-            blobs=blobs,
-            tags=(),
-        )
-
-    def _values(
-        self,
-        source: Source,
-        start: Joined,
-        before: dict[str, bytes],
-        logs: dict[str, LogDraft],
-        state: Mapping[str, Any] | None,
-        state_set: Mapping[str, Any] | None,
-        state_delete: Sequence[str],
-    ) -> tuple[dict[str, bytes], bytes | None, codec.Blobs]:
-        """Return the packed state after the step by key, and as a whole where that is known.
-
-        Lists that are logs go to ``logs``.
-        """
-        packed: dict[str, bytes] = {}
-        whole: bytes | None = None
-        blobs: codec.Blobs = {}
-        given = dict(state if state is not None else state_set or {})
-        for name in self._log_names(start):
-            if isinstance(given.get(name), list):
-                items = given.pop(name)
-                logs[name] = prepare.replaced(source, name, start.prefix, items, f"state[{name!r}]")
-            elif name in prepare.log_lengths(start.prefix) or name in start.copied:
-                copied = start.copied.get(name, [])
-                logs[name] = prepare.appended(start.prefix, name, copied, (), "state")
-        old = before if start.state is None else start.state
-        if given:
-            packed, whole, blobs = prepare.packed_state(given, old)
-        if state is not None:
-            if len(packed) == len(state):
-                return packed, whole, blobs
-            return {key: packed.get(key, codec.LOG_PLACE) for key in state}, None, blobs
-        values = dict(old)
-        values.update(packed)
-        for name in logs:
-            if name in (state_set or {}) and name not in packed:
-                values[name] = codec.LOG_PLACE
-        for key in state_delete:
-            values.pop(key, None)
-        return values, None, blobs
-
-    def _log_names(self, start: Joined) -> Sequence[str]:
-        """Return which keys of the state are, or are to be, logs."""
-        known = start.prefix is not None and start.prefix.logs is not None
-        if not (self.config.logs or known or start.copied):
-            return ()
-        names = (*self.config.logs, *prepare.log_lengths(start.prefix), *start.copied)
-        return [name for name in dict.fromkeys(names) if name != MESSAGES]
 
     def _known(self, source: Source, step: StepCommit) -> CommittedStep | None:
         row = source.maybe_checkpoint(id_to_bytes(step.checkpoint_id))
         if row is None:
             return None
-        metadata = _metadata(source, row)
+        metadata = metadata_of(source, row)
         thread = source.names(source.lineage(row.lineage).thread).thread
         if thread != step.thread_id or metadata.get("fingerprint") != step.metadata.get(
             "fingerprint"
@@ -493,8 +306,8 @@ class Writing(Forgetting):
                 checkpoint_id=checkpoint_id,
                 created=False,
                 tools_result=result_of(source, row),
-                late=bool(_metadata(source, row).get("late")),
-                metadata=_metadata(source, row),
+                late=bool(metadata_of(source, row).get("late")),
+                metadata=metadata_of(source, row),
             )
 
         return await self._read(found)
@@ -515,15 +328,6 @@ def _place_or_find(tx: Tx, draft: Draft) -> Placed | CheckpointRow:
     return place(tx, draft)
 
 
-def _size(parts: list[bytes | None], logs: dict[str, LogDraft], blobs: list[codec.Blobs]) -> int:
-    """Return the bytes of a snapshot that are new."""
-    size = sum(len(part) for part in parts if part is not None)
-    size += sum(len(item) for log in logs.values() for item in (*log.fresh, *log.items))
-    return size + sum(
-        len(b) for group in (*blobs, *(log.blobs for log in logs.values())) for b in group.values()
-    )
-
-
 def _check_head(source: Source, draft: Draft, expected: str | None) -> None:
     head = id_from_bytes(draft.parents[0].id) if draft.parents else None
     if head != expected:
@@ -531,22 +335,11 @@ def _check_head(source: Source, draft: Draft, expected: str | None) -> None:
         raise Conflict(f"the head of thread {draft.thread!r} is {head}, not {expected}")
 
 
-def _metadata(source: Source, row: CheckpointRow) -> dict[str, Any]:
-    found = codec.unpack(row.meta, source.blobs)[0] if row.meta is not None else None
-    return found or {}
-
-
 def _whole_log(source: Source, start: Joined, name: str, logs: dict[str, Any]) -> list[Any]:
     values: list[Any] = []
     if start.prefix is not None and name in logs:
         values = source.values(start.prefix.lineage, name, 0, logs[name][0])
     return values + [codec.unpack(item, source.blobs) for item in start.copied.get(name, [])]
-
-
-def _checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(tags, str) or not all(isinstance(t, str) and t for t in tags):
-        raise InvalidRequest(f"tags must be a list of names, not {tags!r}")
-    return tuple(dict.fromkeys(tags))
 
 
 def _ours(err: Exception) -> bool:

@@ -73,11 +73,15 @@ class SqlTx(Tx):
 
     def prefetch(self, expects: Sequence[Expect | None]) -> None:
         """Load what a group's members will look up."""
-        names = {name for e in expects if e for name in e.threads}
-        ids = {stored for e in expects if e for stored in e.ids}
-        for name in [name for name in names if name in self._stored]:
-            self._threads[name] = self._stored[name]
-            names.remove(name)
+        names: set[str] = set()
+        ids: set[bytes] = set()
+        for expect in filter(None, expects):
+            ids.update(expect.ids)
+            for name in expect.threads:
+                if (known := self._stored.get(name)) is not None:
+                    self._threads[name] = known
+                else:
+                    names.add(name)
         if names:
             self._found_threads(names, self._select(ThreadRow, {"name": In(list(names))}))
         if ids:
@@ -141,9 +145,10 @@ class SqlTx(Tx):
         self.changes += 1
         for row in rows:
             table = type(row)
-            if table not in self._inserts:
-                self._inserts[table] = []
-            self._inserts[table].append(sealed(row))
+            waiting = self._inserts.get(table)
+            if waiting is None:
+                waiting = self._inserts[table] = []
+            waiting.append(sealed(row))
             if isinstance(row, CheckpointRow):
                 self._ids[row.id] = row
             elif isinstance(row, ThreadRow):
@@ -200,15 +205,13 @@ class SqlTx(Tx):
             self._flush_threads()
 
     def _flush_threads(self) -> None:
-        changed = [
-            (row, old)
-            for name, row in self._threads.items()
-            if row is not None and (old := self._stored.get(name)) is not None and row is not old
-        ]
         hot: list[ThreadRow] = []
-        for thread, old in changed:
+        for name, thread in self._threads.items():
+            old = self._stored.get(name)
+            if thread is None or old is None or thread is old:
+                continue
             row = sealed(thread)
-            self._threads[row.name] = self._stored[row.name] = row
+            self._threads[name] = self._stored[name] = row
             if row[:5] == old[:5] and row[8:13] == old[8:13] and row[14:18] == old[14:18]:
                 hot.append(row)
             else:
