@@ -1,7 +1,7 @@
 """Run every figure once: ``python -m benchmarks [--quick] [--only disk,reads]``.
 
-Prints a table with the promised figure beside the measured one, and writes a JSON file and a plot
-under ``benchmarks/results/``. Ends with 1 when a promise is not kept.
+Prints a table with the promised figure beside the measured one, and writes it as JSON, as Markdown
+and as a plot to ``benchmarks/results/``. Ends with 1 when a promise is not kept.
 """
 
 from __future__ import annotations
@@ -105,11 +105,24 @@ async def _run(
 def _table(figures: list[Figure]) -> Table:
     table = Table("", "figure", "promised", "measured", "from")
     for figure in figures:
-        bound = "at least" if figure.at_least else "at most"
-        promised = f"{bound} {_shown(figure.limit, figure.unit)}" if figure.limit else "shown"
         measured = _shown(figure.measured, figure.unit)
-        table.add_row(_mark(figure), figure.name, promised, measured, figure.note)
+        table.add_row(_mark(figure), figure.name, _promised(figure), measured, figure.note)
     return table
+
+
+def _page(figures: list[Figure]) -> str:
+    """Return the same table as Markdown, for the docs."""
+    rows = [("figure", "promised", "measured", "from"), ("---",) * 4]
+    for figure in figures:
+        measured = _shown(figure.measured, figure.unit)
+        measured += " (missed)" if figure.ok is False else ""
+        rows.append((figure.name, _promised(figure), measured, figure.note))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _promised(figure: Figure) -> str:
+    bound = "at least" if figure.at_least else "at most"
+    return f"{bound} {_shown(figure.limit, figure.unit)}" if figure.limit else "shown"
 
 
 def _mark(figure: Figure) -> str:
@@ -135,10 +148,12 @@ def _write(figures: list[Figure], series: dict[str, list[float]], quick: bool) -
     }
     found = [{**asdict(figure), "ok": figure.ok} for figure in figures]
     path.write_text(json.dumps({"at": stamp, "machine": machine, "figures": found}, indent=1))
+    page = path.with_suffix(".md")
+    page.write_text(_page(figures))
     try:
-        return [str(path), _plot(figures, series, path.with_suffix(".png"))]
+        return [str(path), str(page), _plot(figures, series, path.with_suffix(".png"))]
     except ImportError:
-        return [str(path), "no plot: pip install 'ckpt-engine[bench]'"]
+        return [str(path), str(page), "no plot: pip install 'ckpt-engine[bench]'"]
 
 
 def _plot(figures: list[Figure], series: dict[str, list[float]], path: Path) -> str:
