@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from .transaction import HOT, SqlTx, columns_of, hot_values, table_name, update_
 __all__ = ["Memory", "SqliteTx", "begin_immediate", "translated", "when_free"]
 
 _REMEMBERED = 10_000
+_OFTEN, _SELDOM = (0.0002, 0.0008), (0.002, 0.006)  # pauses in seconds between two attempts
+_SOON = 0.5  # seconds in which a lock is free at times, if its holder is not frozen
 
 
 class Memory:
@@ -147,19 +150,19 @@ def when_free(connection: sqlite3.Connection, statement: str, timeout: float) ->
     Raises:
         sqlite3.OperationalError: Another process held it for longer than ``timeout`` seconds.
     """
-    deadline = 0.0
-    pause = 0.0002
+    begun = 0.0
     while True:
         try:
             connection.execute(statement)
         except sqlite3.OperationalError as err:
-            deadline = deadline or time.monotonic() + timeout
-            if not _is_busy(err) or time.monotonic() >= deadline:
+            now = time.monotonic()
+            begun = begun or now
+            if not _is_busy(err) or now >= begun + timeout:
                 raise
         else:
             return
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.005)
+        # who has waited longer must not ask less often than who has just come
+        time.sleep(random.uniform(*(_OFTEN if now < begun + _SOON else _SELDOM)))  # noqa: S311
 
 
 def _is_busy(err: sqlite3.Error) -> bool:
