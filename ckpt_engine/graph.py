@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from .errors import InvalidRequest
 
@@ -27,23 +27,27 @@ __all__ = [
 ]
 
 
-class GraphNode(NamedTuple):
+K = TypeVar("K", str, int)
+"""What names a checkpoint."""
+
+
+class GraphNode(NamedTuple, Generic[K]):
     """What the graph knows of a checkpoint.
 
     Attributes:
         step: Its number, greater than every parent's.
-        parents: Ids; the first one is the line it extends.
+        parents: Their names; the first one is the line it extends.
     """
 
     step: int
-    parents: tuple[str, ...]
+    parents: tuple[K, ...]
 
 
-Lookup = Callable[[str], GraphNode]
-"""From an id to its node; whatever it raises for an unknown id passes through."""
+Lookup = Callable[[K], GraphNode[K]]
+"""From a name to its node; whatever it raises for an unknown id passes through."""
 
 
-def ancestors(starts: Iterable[str], lookup: Lookup) -> Iterator[str]:
+def ancestors(starts: Iterable[str], lookup: Lookup[str]) -> Iterator[str]:
     """Yield the starts and all their ancestors, newest step first, each once.
 
     Checkpoints of equal step come in the order of their ids, so that the order never depends on
@@ -53,7 +57,7 @@ def ancestors(starts: Iterable[str], lookup: Lookup) -> Iterator[str]:
         yield checkpoint_id
 
 
-def _newest_first(starts: Iterable[str], lookup: Lookup) -> Iterator[tuple[GraphNode, str]]:
+def _newest_first(starts: Iterable[K], lookup: Lookup[K]) -> Iterator[tuple[GraphNode[K], K]]:
     seen = set(starts)
     queue = [(-lookup(i).step, i) for i in seen]
     heapq.heapify(queue)
@@ -67,7 +71,7 @@ def _newest_first(starts: Iterable[str], lookup: Lookup) -> Iterator[tuple[Graph
                 heapq.heappush(queue, (-_older(node, parent, lookup).step, parent))
 
 
-def _older(child: GraphNode, parent: str, lookup: Lookup) -> GraphNode:
+def _older(child: GraphNode[K], parent: K, lookup: Lookup[K]) -> GraphNode[K]:
     node = lookup(parent)
     if node.step >= child.step:
         raise InvalidRequest(
@@ -76,7 +80,7 @@ def _older(child: GraphNode, parent: str, lookup: Lookup) -> GraphNode:
     return node
 
 
-def line(head: str, lookup: Lookup) -> Iterator[str]:
+def line(head: str, lookup: Lookup[str]) -> Iterator[str]:
     """Yield the head and its first parents, newest first: the line that it extends."""
     current: str | None = head
     while current is not None:
@@ -85,12 +89,12 @@ def line(head: str, lookup: Lookup) -> Iterator[str]:
         current = parents[0] if parents else None
 
 
-def nearest_step(head: str, step: int, lookup: Lookup) -> str | None:
+def nearest_step(head: str, step: int, lookup: Lookup[str]) -> str | None:
     """Return the newest checkpoint at or before ``step`` on the head's line; ``None`` if none."""
     return next((i for i in line(head, lookup) if lookup(i).step <= step), None)
 
 
-def is_ancestor(ancestor: str, of: str, lookup: Lookup) -> bool:
+def is_ancestor(ancestor: K, of: K, lookup: Lookup[K]) -> bool:
     """Tell whether ``ancestor`` is ``of`` itself or one of its ancestors."""
     floor = lookup(ancestor).step
     for node, checkpoint_id in _newest_first([of], lookup):
@@ -101,7 +105,7 @@ def is_ancestor(ancestor: str, of: str, lookup: Lookup) -> bool:
     return False
 
 
-def frontier(starts: Iterable[str], step: int, lookup: Lookup) -> tuple[str, ...]:
+def frontier(starts: Iterable[str], step: int, lookup: Lookup[str]) -> tuple[str, ...]:
     """Return what is done at ``step`` and followed by nothing that is done at it, in step order.
 
     Args:
@@ -123,7 +127,7 @@ def frontier(starts: Iterable[str], step: int, lookup: Lookup) -> tuple[str, ...
 _OURS, _THEIRS, _STALE = 1, 2, 4
 
 
-def merge_bases(ours: Iterable[str], theirs: Iterable[str], lookup: Lookup) -> tuple[str, ...]:
+def merge_bases(ours: Iterable[str], theirs: Iterable[str], lookup: Lookup[str]) -> tuple[str, ...]:
     """Return the best common ancestors of two sides, newest first.
 
     Best means that no other common ancestor descends from it. There is one, or none, or after
@@ -156,12 +160,12 @@ def merge_bases(ours: Iterable[str], theirs: Iterable[str], lookup: Lookup) -> t
     return tuple(bases)
 
 
-def merge_base(ours: str, theirs: str, lookup: Lookup) -> str | None:
+def merge_base(ours: str, theirs: str, lookup: Lookup[str]) -> str | None:
     """Return the newest of the best common ancestors, or ``None`` when nothing is shared."""
     return next(iter(merge_bases([ours], [theirs], lookup)), None)
 
 
-def missing_from(tip: str, others: Iterable[str], lookup: Lookup) -> tuple[str, ...]:
+def missing_from(tip: str, others: Iterable[str], lookup: Lookup[str]) -> tuple[str, ...]:
     """Return the ancestors of ``tip``, itself included, that no other side has, oldest first.
 
     In this order their additions can be appended to what the others have.
@@ -170,16 +174,14 @@ def missing_from(tip: str, others: Iterable[str], lookup: Lookup) -> tuple[str, 
     return tuple(i for i in ancestors([tip], lookup) if i not in have)[::-1]
 
 
-def nearest_kept(
-    parents: Iterable[str], dropped: Collection[str], lookup: Lookup
-) -> tuple[str, ...]:
+def nearest_kept(parents: Iterable[K], dropped: Collection[K], lookup: Lookup[K]) -> tuple[K, ...]:
     """Return the parents that a checkpoint has once ``dropped`` ones are skipped.
 
     Each dropped parent gives place to its own nearest kept ancestors; one that another of the
     results descends from is left out. The first line stays first.
     """
-    found: list[str] = []
-    waiting, seen = list(parents)[::-1], set[str]()
+    found: list[K] = []
+    waiting, seen = list(parents)[::-1], set[K]()
     while waiting:
         current = waiting.pop()
         if current in seen:

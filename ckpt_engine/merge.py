@@ -311,7 +311,7 @@ class JoinedBase:
 Base: TypeAlias = str | JoinedBase | None
 
 
-def find_base(ours: Collection[str], theirs: Collection[str], lookup: Lookup) -> Base:
+def find_base(ours: Collection[str], theirs: Collection[str], lookup: Lookup[str]) -> Base:
     """Return what two sides are to be merged against; an id unless they criss-cross."""
     bases = merge_bases(ours, theirs, lookup)
     found: Base = bases[0] if bases else None

@@ -116,6 +116,12 @@ def id_from_bytes(stored: bytes) -> str:
     return text[12:] + text[:12]
 
 
+def ids_from_bytes(stored: Sequence[bytes]) -> tuple[str, ...]:
+    """Return the text forms of many at once."""
+    text = b"".join(stored).hex()
+    return tuple([text[n + 12 : n + 32] + text[n : n + 12] for n in range(0, len(text), 32)])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointInfo:
     """A checkpoint without its content: what a list shows.
@@ -425,7 +431,8 @@ class CollectReport:
     Attributes:
         dropped: Ids of the checkpoints that went.
         kept: Reason -> how many stay for it.
-        bytes_freed: Bytes by which the store shrank (0 in a dry run).
+        bytes_freed: Bytes by which the store shrank (0 in a dry run); where it has a log, its file
+            gets shorter once that is written back.
         messages_kept: Messages of dropped checkpoints that stay, since later ones hold them too.
         dry_run: Whether nothing was done.
     """

@@ -6,17 +6,20 @@ so that no policy can break a branch.
 
 from __future__ import annotations
 
+import heapq
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import reduce
+from itertools import chain, pairwise
 from operator import or_
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 from .errors import InvalidRequest
 
@@ -26,6 +29,7 @@ __all__ = [
     "KEEP_LAST_N",
     "KEEP_MILESTONES",
     "Candidate",
+    "Candidates",
     "KeepAge",
     "KeepAll",
     "KeepLastN",
@@ -38,7 +42,7 @@ __all__ = [
 
 
 class Candidate(NamedTuple):
-    """What a plan looks at of a checkpoint; the parents are those that still exist."""
+    """What a policy can look at of a checkpoint; the parents are those that still exist."""
 
     id: str
     thread_id: str
@@ -47,12 +51,81 @@ class Candidate(NamedTuple):
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates(Sequence[Candidate]):
+    """One session's checkpoints, oldest first.
+
+    They are kept by column, and a :class:`Candidate` is made when it is asked for: a policy that
+    looks at steps alone costs no more than that. A checkpoint goes by its position.
+
+    Attributes:
+        ids: Their ids.
+        threads: The threads they are on.
+        steps: Their steps.
+        times: When they were committed; in order.
+        firsts: The position of each one's first parent, if it has one.
+        further: Position -> the positions of its other parents, of those that have any.
+    """
+
+    ids: Sequence[str]
+    threads: Sequence[str]
+    steps: Sequence[int]
+    times: Sequence[datetime]
+    firsts: Sequence[int | None]
+    further: Mapping[int, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, candidates: Iterable[Candidate]) -> Candidates:
+        """Return these, sorted."""
+        ordered = sorted(candidates, key=lambda c: (c.created_at, c.step, c.id))
+        at = {c.id: n for n, c in enumerate(ordered)}
+        return cls(
+            ids=[c.id for c in ordered],
+            threads=[c.thread_id for c in ordered],
+            steps=[c.step for c in ordered],
+            times=[c.created_at for c in ordered],
+            firsts=[at[c.parents[0]] if c.parents else None for c in ordered],
+            further={
+                n: tuple(map(at.__getitem__, c.parents[1:]))
+                for n, c in enumerate(ordered)
+                if len(c.parents) > 1
+            },
+        )
+
+    def parents(self, n: int) -> tuple[int, ...]:
+        """Return the positions of a checkpoint's parents."""
+        first = self.firsts[n]
+        return (*(() if first is None else (first,)), *self.further.get(n, ()))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Candidate]: ...
+
+    def __getitem__(self, index: int | slice) -> Candidate | list[Candidate]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        n = range(len(self))[index]
+        parents = tuple(self.ids[parent] for parent in self.parents(n))
+        return Candidate(self.ids[n], self.threads[n], self.steps[n], parents, self.times[n])
+
+
 class RetentionPolicy(ABC):
-    """What to keep; ``a | b`` keeps what either keeps, ``a & b`` only what both keep."""
+    """What to keep; ``a | b`` keeps what either keeps, ``a & b`` only what both keep.
+
+    Example:
+        class KeepEveryTenth(RetentionPolicy):
+            def kept(self, checkpoints, now):
+                return {n for n, c in enumerate(checkpoints) if c.step % 10 == 0}
+    """
 
     @abstractmethod
-    def kept(self, checkpoints: Sequence[Candidate], now: datetime) -> set[str]:
-        """Return the ids of those to keep, of one session's checkpoints, oldest first."""
+    def kept(self, checkpoints: Candidates, now: datetime) -> Collection[int]:
+        """Return the positions of those to keep, of one session's checkpoints, oldest first."""
 
     def __or__(self, other: RetentionPolicy) -> RetentionPolicy:
         return _Either(self, other)
@@ -66,8 +139,8 @@ class _Either(RetentionPolicy):
     left: RetentionPolicy
     right: RetentionPolicy
 
-    def kept(self, checkpoints: Sequence[Candidate], now: datetime) -> set[str]:
-        return self.left.kept(checkpoints, now) | self.right.kept(checkpoints, now)
+    def kept(self, checkpoints: Candidates, now: datetime) -> set[int]:
+        return {*self.left.kept(checkpoints, now), *self.right.kept(checkpoints, now)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +148,17 @@ class _Both(RetentionPolicy):
     left: RetentionPolicy
     right: RetentionPolicy
 
-    def kept(self, checkpoints: Sequence[Candidate], now: datetime) -> set[str]:
-        return self.left.kept(checkpoints, now) & self.right.kept(checkpoints, now)
+    def kept(self, checkpoints: Candidates, now: datetime) -> set[int]:
+        return set(self.left.kept(checkpoints, now)).intersection(self.right.kept(checkpoints, now))
 
 
 @dataclass(frozen=True, slots=True)
 class KeepAll(RetentionPolicy):
     """Keep everything."""
 
-    def kept(self, checkpoints: Sequence[Candidate], now: datetime) -> set[str]:
-        """Return every id."""
-        return {c.id for c in checkpoints}
+    def kept(self, checkpoints: Candidates, now: datetime) -> range:
+        """Return every position."""
+        return range(len(checkpoints))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +182,26 @@ class _Counted(RetentionPolicy):
         if self.per not in ("thread", "session"):
             raise InvalidRequest(f"per is 'thread' or 'session', not {self.per!r}")
 
-    def kept(self, checkpoints: Sequence[Candidate], now: datetime) -> set[str]:
-        """Return the ids chosen of each thread, or of all threads together."""
-        if self.per == "session":
-            return self._chosen(checkpoints)
-        threads: dict[str, list[Candidate]] = defaultdict(list)
-        for checkpoint in checkpoints:
-            threads[checkpoint.thread_id].append(checkpoint)
-        return set().union(*map(self._chosen, threads.values()))
+    def kept(self, checkpoints: Candidates, now: datetime) -> Collection[int]:
+        """Return the positions chosen of each thread, or of all threads together."""
+        if self.per == "session" or len(set(checkpoints.threads)) <= 1:
+            return self._chosen(range(len(checkpoints)), checkpoints.steps)
+        threads: dict[str, list[int]] = defaultdict(list)
+        for n, thread in enumerate(checkpoints.threads):
+            threads[thread].append(n)
+        return {n for line in threads.values() for n in self._chosen(line, checkpoints.steps)}
 
     @abstractmethod
-    def _chosen(self, checkpoints: Sequence[Candidate]) -> set[str]: ...
+    def _chosen(self, line: Sequence[int], steps: Sequence[int]) -> Collection[int]:
+        """Return which positions of some to keep, given the steps of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeepLastN(_Counted):
     """Keep the ``n`` newest."""
 
-    def _chosen(self, checkpoints: Sequence[Candidate]) -> set[str]:
-        return {c.id for c in checkpoints[-self.n :]}
+    def _chosen(self, line: Sequence[int], steps: Sequence[int]) -> Sequence[int]:
+        return line[-self.n :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +212,29 @@ class KeepMilestones(_Counted):
     what it kept, it keeps the same. A single milestone is the last one.
     """
 
-    def _chosen(self, checkpoints: Sequence[Candidate]) -> set[str]:
-        if len(checkpoints) <= self.n:
-            return {c.id for c in checkpoints}
-        line = sorted(checkpoints, key=lambda c: c.step)  # of equal steps the older one first
-        steps = [c.step for c in line]
-        chosen = {len(line) - 1}
-        if self.n > 1:
-            gap = (steps[-1] - steps[0]) / (self.n - 1)
-            chosen |= {0, *(_nearest(steps, steps[0] + gap * k) for k in range(1, self.n - 1))}
-        _fill(chosen, steps, self.n)
-        return {line[at].id for at in chosen}
+    def _chosen(self, line: Sequence[int], steps: Sequence[int]) -> Collection[int]:
+        if len(line) <= self.n:
+            return line
+        line = sorted(line, key=steps.__getitem__)  # of equal steps the older one first
+        if self.n == 1:
+            return line[-1:]
+        chosen = _spread([steps[n] for n in line], self.n)
+        return {line[at] for at in chosen}
+
+
+def _spread(steps: Sequence[int], n: int) -> set[int]:
+    """Return the places of ``n``, at least 2, of more than ``n`` rising steps."""
+    first, last = steps[0], steps[-1]
+    gap = (last - first) / (n - 1)
+    ideals = (first + gap * k for k in range(1, n - 1))
+    if last - first == len(steps) - 1 == len(set(steps)) - 1:  # none is missing
+        chosen = {math.ceil(ideal - 0.5) - first for ideal in ideals}
+    else:
+        chosen = {_nearest(steps, ideal) for ideal in ideals}
+    chosen |= {0, len(steps) - 1}
+    if len(chosen) < n:
+        _fill(chosen, steps, n)
+    return chosen
 
 
 def _nearest(steps: Sequence[int], ideal: float) -> int:
@@ -159,14 +245,31 @@ def _nearest(steps: Sequence[int], ideal: float) -> int:
 
 
 def _fill(chosen: set[int], steps: Sequence[int], n: int) -> None:
-    """Choose those farthest from the chosen ones until there are ``n``."""
-    if len(chosen) >= n:
-        return
-    far = [min(abs(step - steps[at]) for at in chosen) for step in steps]
+    """Choose those farthest from the chosen ones, the first and the last, until there are ``n``."""
+    ends = sorted(chosen)
+    free = [_farthest(steps, *gap) for gap in pairwise(ends) if _open(*gap)]
+    heapq.heapify(free)
     while len(chosen) < n:
-        new = max((at for at in range(len(steps)) if at not in chosen), key=far.__getitem__)
+        _, new, left, right = heapq.heappop(free)
         chosen.add(new)
-        far = [min(d, abs(step - steps[new])) for d, step in zip(far, steps, strict=True)]
+        for gap in ((left, new), (new, right)):
+            if _open(*gap):
+                heapq.heappush(free, _farthest(steps, *gap))
+
+
+def _open(left: int, right: int) -> bool:
+    return right - left > 1
+
+
+def _farthest(steps: Sequence[int], left: int, right: int) -> tuple[int, int, int, int]:
+    """Return the place between two that is farthest from both: its distance below 0, itself."""
+    middle = bisect_left(steps, (steps[left] + steps[right]) / 2, left + 1, right)
+    best = (1, 0)
+    for at in (middle - 1, middle):
+        if left < at < right:
+            at = bisect_left(steps, steps[at], left + 1, at)
+            best = min(best, (-min(steps[at] - steps[left], steps[right] - steps[at]), at))
+    return *best, left, right
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +289,9 @@ class KeepAge(RetentionPolicy):
         if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
             raise InvalidRequest(f"an age is a timedelta greater than 0, not {self.max_age!r}")
 
-    def kept(self, checkpoints: Sequence[Candidate], now: datetime) -> set[str]:
-        """Return the ids of those committed at or after ``now - max_age``."""
-        since = now - self.max_age
-        return {c.id for c in checkpoints if c.created_at >= since}
+    def kept(self, checkpoints: Candidates, now: datetime) -> range:
+        """Return the positions of those committed at or after ``now - max_age``."""
+        return range(bisect_left(checkpoints.times, now - self.max_age), len(checkpoints))
 
 
 KEEP_ALL = KeepAll()
@@ -215,36 +317,36 @@ class RetentionPlan:
     """What a collection would drop and keep.
 
     Attributes:
-        drop: Ids to drop, oldest first.
-        kept: Id -> why it stays, oldest first.
+        drop: Positions to drop, oldest first.
+        kept: Position -> why it stays.
     """
 
-    drop: tuple[str, ...]
-    kept: Mapping[str, KeepReason]
+    drop: tuple[int, ...]
+    kept: Mapping[int, KeepReason]
 
     @property
     def counts(self) -> dict[KeepReason, int]:
         """How many stay for each reason, in the order of the reasons, without zeros."""
-        values = list(self.kept.values())
-        return {reason: n for reason in KeepReason if (n := values.count(reason))}
+        found = Counter(self.kept.values())
+        return {reason: found[reason] for reason in KeepReason if reason in found}
 
 
 def plan_retention(
-    checkpoints: Iterable[Candidate],
+    checkpoints: Candidates,
     policy: RetentionPolicy,
     *,
     now: datetime,
-    heads: Iterable[str] = (),
-    origins: Iterable[str] = (),
-    tagged: Iterable[str] = (),
-    pinned: Iterable[str] = (),
-    needed: Iterable[str] = (),
+    heads: Iterable[int] = (),
+    origins: Iterable[int] = (),
+    tagged: Iterable[int] = (),
+    pinned: Iterable[int] = (),
+    needed: Iterable[int] = (),
     only_threads: Collection[str] | None = None,
 ) -> RetentionPlan:
     """Return what the policy lets go of one session, less what must stay.
 
     Args:
-        checkpoints: All of the session's, in any order.
+        checkpoints: All of the session's; they go by their positions here.
         policy: What to keep.
         now: The present, as aware as the checkpoints' times.
         heads: Heads of threads.
@@ -253,52 +355,69 @@ def plan_retention(
         pinned: Seeds of running workflows.
         needed: Whatever else a survivor needs, such as a head that ``undo`` goes back to.
         only_threads: Drop from these threads alone; from all when absent.
+
+    Raises:
+        InvalidRequest: The policy returned something that is not the position of a checkpoint.
     """
-    ordered = sorted(checkpoints, key=lambda c: (c.created_at, c.step, c.id))
-    leaves, forks = _shape(ordered)
+    leaves, forks = _shape(checkpoints)
     must = {
-        KeepReason.POLICY: policy.kept(ordered, now),
-        KeepReason.NEEDED: set(needed),
-        KeepReason.PINNED: set(pinned),
-        KeepReason.TAGGED: set(tagged),
-        KeepReason.BRANCH_POINT: forks.union(origins),
+        KeepReason.POLICY: policy.kept(checkpoints, now),
+        KeepReason.NEEDED: needed,
+        KeepReason.PINNED: pinned,
+        KeepReason.TAGGED: tagged,
+        KeepReason.BRANCH_POINT: chain(forks, origins),
         KeepReason.LEAF: leaves,
-        KeepReason.HEAD: set(heads),
+        KeepReason.HEAD: heads,
     }
-    reasons = {i: reason for reason, ids in must.items() for i in ids}
+    reasons: dict[int, KeepReason] = {}
     if only_threads is not None:
-        for c in ordered:
-            if c.thread_id not in only_threads:
-                reasons.setdefault(c.id, KeepReason.NEEDED)
+        others = (n for n, t in enumerate(checkpoints.threads) if t not in only_threads)
+        reasons.update(dict.fromkeys(others, KeepReason.NEEDED))
+    for reason, positions in must.items():
+        reasons.update(dict.fromkeys(positions, reason))
+    if strange := reasons.keys() - range(len(checkpoints)):
+        raise InvalidRequest(
+            f"what stays are positions from 0 to {len(checkpoints) - 1}, not {strange.pop()!r}"
+        )
     return RetentionPlan(
-        drop=tuple(c.id for c in ordered if c.id not in reasons),
-        kept=MappingProxyType({c.id: reasons[c.id] for c in ordered if c.id in reasons}),
+        drop=tuple(n for n in range(len(checkpoints)) if n not in reasons),
+        kept=MappingProxyType(reasons),
     )
 
 
-def _shape(ordered: Sequence[Candidate]) -> tuple[set[str], set[str]]:
+def _shape(checkpoints: Candidates) -> tuple[set[int], set[int]]:
     """Return the leaves, and the checkpoints from which lines part for good.
 
     Parallel steps that are joined again reach the same leaves, so where they set out is no branch
     point; a branch of another thread always makes one.
     """
-    children: dict[str, list[Candidate]] = defaultdict(list)
-    reach: dict[str, int] = {}  # the leaves above a checkpoint, as bits
-    leaves: set[str] = set()
-    forks: set[str] = set()
-    for c in sorted(ordered, key=lambda c: -c.step):
-        above = children.get(c.id, ())
-        masks = {reach[child.id] for child in above}
-        if not above:
-            masks = {1 << len(leaves)}
-            leaves.add(c.id)
-        whole = reach[c.id] = reduce(or_, masks)
-        if whole not in masks or any(_branched(child, c) for child in above):
-            forks.add(c.id)
-        for parent in c.parents:
-            children[parent].append(c)
+    threads, firsts = checkpoints.threads, checkpoints.firsts
+    newest = len(checkpoints) - 1
+    if checkpoints.further:
+        leaves, forks = _shape_of_joined(checkpoints)
+    elif firsts == [None, *range(newest)]:  # a straight line, as mostly
+        leaves, forks = {newest}, set()
+    else:  # lines that part never meet again
+        children = Counter(firsts)
+        leaves = set(range(len(checkpoints))).difference(children)
+        forks = {parent for parent, count in children.items() if count > 1 and parent is not None}
+    if len(set(threads)) > 1:
+        forks |= {p for n, p in enumerate(firsts) if p is not None and threads[n] != threads[p]}
     return leaves, forks
 
 
-def _branched(child: Candidate, parent: Candidate) -> bool:
-    return child.thread_id != parent.thread_id and child.parents[0] == parent.id
+def _shape_of_joined(checkpoints: Candidates) -> tuple[set[int], set[int]]:
+    above: dict[int, set[int]] = defaultdict(set)  # what each of a checkpoint's children reaches
+    leaves: set[int] = set()
+    forks: set[int] = set()
+    for n in sorted(range(len(checkpoints)), key=checkpoints.steps.__getitem__, reverse=True):
+        masks = above.pop(n, None)
+        if masks is None:
+            masks = {1 << len(leaves)}
+            leaves.add(n)
+        whole = reduce(or_, masks)
+        if whole not in masks:
+            forks.add(n)
+        for parent in checkpoints.parents(n):
+            above[parent].add(whole)
+    return leaves, forks

@@ -346,6 +346,14 @@ class Tx(ABC):
             where: Column -> value, :class:`In`, :class:`Upto`, :class:`Above` or :class:`Span`.
         """
 
+    def columns(self, table: type[R], *names: str, **where: Cond) -> list[list[Any]]:
+        """Return some columns of the rows that meet every condition, a list each.
+
+        The rows come in no particular order, but in the same one in every list.
+        """
+        rows = self.find(table, "", None, **where)
+        return [[getattr(row, name) for row in rows] for name in names]
+
     @abstractmethod
     def count(self, table: type[R], **where: Cond) -> int:
         """Return how many rows meet every condition."""
@@ -445,8 +453,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
-        """Give free space back to the file system without stalls; returns the bytes freed.
+    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> None:
+        """Give free space back to the file system without stalls.
 
         Where that cannot be done without stalls, it is made free for new rows instead.
 
@@ -458,9 +466,12 @@ class Store(ABC):
             StoreBusy: ``erase`` could not be completed since a reader still holds old pages.
         """
 
+    async def write_back(self) -> None:  # noqa: B027  (where there is no log, nothing is to be done)
+        """Write the log back, where the store has one; only then do its files get shorter."""
+
     @abstractmethod
     async def size(self) -> int:
-        """Return the bytes the database takes, its log included."""
+        """Return the bytes the database takes once its log is written back."""
 
     @abstractmethod
     async def close(self) -> None:

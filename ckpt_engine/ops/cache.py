@@ -46,12 +46,13 @@ class Lru(Generic[K, V]):
                 _, (_, freed) = entries.popitem(last=False)
                 self._size -= freed
 
-    def drop(self, key: K) -> None:
-        """Forget a key, if it is here."""
+    def drop(self, *keys: K) -> None:
+        """Forget keys, those that are here."""
         with self._lock:
-            found = self._entries.pop(key, None)
-            if found is not None:
-                self._size -= found[1]
+            for key in keys:
+                found = self._entries.pop(key, None)
+                if found is not None:
+                    self._size -= found[1]
 
     def clear(self) -> None:
         """Forget everything."""

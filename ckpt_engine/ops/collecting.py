@@ -3,26 +3,74 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import Generic, TypeVar, overload
 
 from ..errors import CheckpointError, InvalidRequest, Retryable
-from ..model import CollectReport, SnapshotConfig, id_from_bytes
-from ..retention import KEEP_ALL, Candidate, RetentionPlan, RetentionPolicy, plan_retention
-from ..store import HeadMoveRow, In, Pin, Store, TagRow, ThreadRow
+from ..model import CollectReport, SnapshotConfig, id_from_bytes, ids_from_bytes
+from ..retention import KEEP_ALL, Candidates, KeepReason, RetentionPolicy, plan_retention
+from ..store import HeadMoveRow, In, Pin, Store, TagRow, ThreadRow, Tx
+from .dropping import drop_checkpoints, drop_content
 from .place import Placed, StaleError
 from .prepare import now_ms
 from .read import moment
+from .session import Session, load
 from .source import Source
-from .sweeping import Session, Sweep, drop_checkpoints, drop_content, load, sweep_for
+from .sweeping import Sweep, sweep_for
 from .upkeep import Upkeep
 
 __all__ = ["Collecting"]
 
 _log = logging.getLogger("ckpt_engine")
-_CHUNK = 500
+_CHUNK = 2500  # checkpoints that are removed in one write, so that others need not wait
 _ATTEMPTS = 20
 _FEWEST = 32  # checkpoints between two collections that run by themselves
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class _Made(Sequence[B], Generic[A, B]):
+    """Values that are made from others when they are asked for."""
+
+    make: Callable[[A], B]
+    stored: Sequence[A]
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    @overload
+    def __getitem__(self, index: int) -> B: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[B]: ...
+
+    def __getitem__(self, index: int | slice) -> B | list[B]:
+        if isinstance(index, slice):
+            return list(map(self.make, self.stored[index]))
+        return self.make(self.stored[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What a collection of one session does.
+
+    Attributes:
+        ids: Stored ids of what goes, oldest first.
+        changed: Stored ids of what gets other parents.
+        counts: Reason -> how many stay for it.
+        sweep: How it is carried out.
+    """
+
+    ids: list[bytes]
+    changed: list[bytes]
+    counts: dict[KeepReason, int]
+    sweep: Sweep
 
 
 class Collecting(Upkeep):
@@ -67,16 +115,15 @@ class Collecting(Upkeep):
         name = thread_id or session_id
         sessions = await self._read(partial(_sessions, name=name))
         only = None if thread_id is None else [thread_id]
-        dropped: list[str] = []
-        kept: dict[str, int] = {}
+        dropped: list[bytes] = []
+        kept: Counter[str] = Counter()
         before = await self._store.size()
         items = 0
         for session in sessions:
-            plan, sweep = await self._collect_one(session, chosen, only, dry_run=dry_run)
-            dropped += plan.drop
-            items += sweep.items_kept
-            for reason, count in plan.counts.items():
-                kept[str(reason)] = kept.get(str(reason), 0) + count
+            plan = await self._collect_one(session, chosen, only, dry_run=dry_run)
+            dropped += plan.ids
+            items += plan.sweep.items_kept
+            kept.update({str(reason): count for reason, count in plan.counts.items()})
         freed = 0
         if dropped and not dry_run:
             try:
@@ -84,9 +131,11 @@ class Collecting(Upkeep):
             except Retryable as err:
                 _log.info("freed space is given back later: %s", err)
             freed = max(0, before - await self._store.size())
+            self._freed = True  # the files get shorter when there is time to write the log back
+            self._begin_upkeep()
         return CollectReport(
-            dropped=tuple(dropped),
-            kept=kept,
+            dropped=ids_from_bytes(dropped),
+            kept=dict(kept),
             bytes_freed=freed,
             messages_kept=items,
             dry_run=dry_run,
@@ -94,26 +143,26 @@ class Collecting(Upkeep):
 
     async def _collect_one(
         self, session: int, policy: RetentionPolicy, only: list[str] | None, *, dry_run: bool
-    ) -> tuple[RetentionPlan, Sweep]:
+    ) -> _Plan:
         for _ in range(_ATTEMPTS):
-            plan, sweep = await self._read(
-                partial(_plan, session=session, policy=policy, only=only)
-            )
-            if dry_run or not plan.drop:
-                return plan, sweep
+            plan = await self._read(partial(_plan, session=session, policy=policy, only=only))
+            if dry_run or not plan.ids:
+                return plan
             try:
-                await self._sweep(sweep)
+                await self._sweep(plan.sweep)
             except StaleError:
                 continue
-            return plan, sweep
+            finally:
+                self._caches.drop([*plan.sweep.cids, *plan.sweep.relink], plan.ids + plan.changed)
+            return plan
         raise StaleError
 
     async def _sweep(self, sweep: Sweep) -> None:
-        for start in range(0, len(sweep.cids), _CHUNK):
-            cids = sweep.cids[start : start + _CHUNK]
-            await self._store.write(partial(drop_checkpoints, sweep=sweep, cids=cids))
-        await self._store.write(partial(drop_content, sweep=sweep))
-        self._caches.clear()
+        total = len(sweep.cids)
+        for start in range(0, total, _CHUNK):
+            await self._store.write(
+                partial(_drop, sweep=sweep, start=start, last=start + _CHUNK >= total)
+            )
 
     def _committed(self, placed: Placed) -> None:
         super()._committed(placed)
@@ -132,15 +181,13 @@ class Collecting(Upkeep):
                 continue
             self._since[session] = 0
             try:
-                plan, _ = await self._collect_one(
-                    session, self.config.retention, None, dry_run=False
-                )
+                plan = await self._collect_one(session, self.config.retention, None, dry_run=False)
             except CheckpointError as err:
                 _log.info("collection of session %s is put off: %s", session, err)
             else:
-                self._freed = self._freed or bool(plan.drop)
+                self._freed = self._freed or bool(plan.ids)
                 # a quarter more than was kept: the cost a checkpoint stays the same
-                self._enough[session] = max(_FEWEST, len(plan.kept) // 4)
+                self._enough[session] = max(_FEWEST, sum(plan.counts.values()) // 4)
 
 
 def _sessions(source: Source, name: str | None) -> list[int]:
@@ -149,45 +196,46 @@ def _sessions(source: Source, name: str | None) -> list[int]:
     return sorted({row.session for row in source.tx.find(ThreadRow)})
 
 
-def _plan(
-    source: Source, session: int, policy: RetentionPolicy, only: list[str] | None
-) -> tuple[RetentionPlan, Sweep]:
-    tx, loaded = source.tx, load(source, session)
-    moves = tx.find(HeadMoveRow, thread=In(list(loaded.threads)))
+def _drop(tx: Tx, *, sweep: Sweep, start: int, last: bool) -> None:
+    drop_checkpoints(tx, sweep, start, start + _CHUNK)
+    if last:
+        drop_content(tx, sweep)
+
+
+def _plan(source: Source, session: int, policy: RetentionPolicy, only: list[str] | None) -> _Plan:
+    tx, loaded = source.tx, load(source.tx, session)
+    pks, threads = list(loaded.threads), loaded.threads.values()
+    moves = tx.find(HeadMoveRow, thread=In(pks))
     undone = {(move.thread, move.undoes) for move in moves}
     returns = [m.from_id for m in moves if m.why == "rewind" and (m.thread, m.no) not in undone]
-    tips = [row.open_tip for row in loaded.threads.values()]
-    tags = tx.find(TagRow, thread=In(list(loaded.threads)))
     now = now_ms()
-    pins = [pin for pin in tx.find(Pin) if pin.expires > now]
     plan = plan_retention(
-        [_candidate(loaded, checkpoint_id) for checkpoint_id in loaded.by_id],
+        _candidates(loaded),
         policy,
         now=datetime.now(UTC),
-        heads=_ids(loaded, [row.head for row in loaded.threads.values()]),
-        origins=_ids(loaded, [row.origin for row in loaded.threads.values()]),
-        tagged=_ids(loaded, [tag.checkpoint for tag in tags]),
-        pinned=_ids(loaded, [pin.checkpoint for pin in pins]),
-        needed=_ids(loaded, [*returns, *tips]),
+        heads=loaded.positions(row.head for row in threads),
+        origins=loaded.positions(row.origin for row in threads),
+        tagged=loaded.positions(tag.checkpoint for tag in tx.find(TagRow, thread=In(pks))),
+        pinned=loaded.positions(p.checkpoint for p in tx.find(Pin) if p.expires > now),
+        needed=loaded.positions([*returns, *(row.open_tip for row in threads)]),
         only_threads=only,
     )
-    return plan, sweep_for(tx, loaded, plan.drop)
-
-
-def _candidate(session: Session, checkpoint_id: str) -> Candidate:
-    row = session.by_id[checkpoint_id]
-    return Candidate(
-        checkpoint_id,
-        session.thread_of(row).name,
-        row.step,
-        session.parents[checkpoint_id],
-        moment(row.at),
+    sweep = sweep_for(tx, session, loaded, plan.drop)
+    return _Plan(
+        ids=[loaded.ids[n] for n in plan.drop],
+        changed=[loaded.ids[n] for n in loaded.positions(sweep.relink)],
+        counts=plan.counts,
+        sweep=sweep,
     )
 
 
-def _ids(session: Session, cids: list[int | None]) -> list[str]:
-    return [
-        id_from_bytes(session.rows[cid].id)
-        for cid in cids
-        if cid is not None and cid in session.rows
-    ]
+def _candidates(session: Session) -> Candidates:
+    names = {pk: session.threads[line.thread].name for pk, line in session.lineages.items()}
+    return Candidates(
+        ids=_Made(id_from_bytes, session.ids),
+        threads=[names[pk] for pk in session.lineage],
+        steps=session.steps,
+        times=_Made(moment, session.times),
+        firsts=session.firsts,
+        further=session.further,
+    )

@@ -25,16 +25,9 @@ from ..store import (
 )
 from .pins import drop_pins
 from .place import OWNER, digest_of_row
+from .session import Session, load
 from .source import Source
-from .sweeping import (
-    Session,
-    dead_batches,
-    dead_lineages,
-    live_intervals,
-    load,
-    relinked,
-    with_bases,
-)
+from .sweeping import Live, dead_batches, dead_lineages, live_intervals, relinked, with_bases
 from .tombstones import put_tombstones
 from .trimming import Intervals, hold, release, trim
 
@@ -43,31 +36,46 @@ __all__ = ["Erasure", "erase"]
 
 @dataclass(slots=True)
 class Erasure:
-    """What an erasure does.
+    """What an erasure does; a checkpoint goes by its position.
 
     Attributes:
         root: Key of the session's own thread.
-        session: The session's rows.
+        session: The session.
         threads: Keys of the threads that are forgotten.
-        gone: Ids of the checkpoints that go.
-        kept: Id of a checkpoint that stays -> what of the forgotten it has, and why it stays.
+        gone: The checkpoints that go.
+        kept: Id of one that stays, of any session -> what of the forgotten it has, and why.
     """
 
     root: int
     session: Session
     threads: set[int]
-    gone: set[str] = field(default_factory=set)
+    gone: set[int] = field(default_factory=set)
     kept: dict[str, str] = field(default_factory=dict)
 
     @property
-    def survivors(self) -> list[CheckpointRow]:
-        """Rows of the checkpoints that stay."""
-        return [row for i, row in self.session.by_id.items() if i not in self.gone]
+    def survivors(self) -> list[int]:
+        """The checkpoints that stay."""
+        return [n for n in range(len(self.session)) if n not in self.gone]
 
     @property
-    def victims(self) -> list[CheckpointRow]:
-        """Rows of the checkpoints that go."""
-        return [row for i, row in self.session.by_id.items() if i in self.gone]
+    def victims(self) -> list[int]:
+        """The checkpoints that go."""
+        return sorted(self.gone)
+
+    @property
+    def erased(self) -> tuple[str, ...]:
+        """The ids of what goes, by step."""
+        steps = self.session.steps
+        return tuple(i for _, i in sorted((steps[n], self.id_of(n)) for n in self.gone))
+
+    def id_of(self, n: int) -> str:
+        """Return a checkpoint's id."""
+        return id_from_bytes(self.session.ids[n])
+
+    def states(self, checkpoints: Iterable[int]) -> set[int]:
+        """Return the states that checkpoints have."""
+        states = self.session.states
+        return {state for n in checkpoints if (state := states[n]) is not None}
 
 
 def erase(tx: Tx, source: Source, thread: ThreadRow, *, total: bool, at: int) -> Erasure:
@@ -81,7 +89,7 @@ def erase(tx: Tx, source: Source, thread: ThreadRow, *, total: bool, at: int) ->
         at: The time, for the tombstones.
     """
     tx.erase()
-    session = load(source, thread.session)
+    session = load(tx, thread.session)
     found = set(session.threads) if total else _descendants(session, thread.pk)
     erasure = Erasure(thread.session, session, found)
     _decide(erasure)
@@ -89,12 +97,12 @@ def erase(tx: Tx, source: Source, thread: ThreadRow, *, total: bool, at: int) ->
     batches, trims, _ = dead_batches(tx, session, live, share=0)
     _explain(tx, erasure, [*batches, *trims])
     former = _rewrite(tx, source, erasure)
-    _drop_checkpoints(tx, erasure.victims)
+    _drop_checkpoints(tx, [session.cids[n] for n in erasure.victims])
     _drop_states(tx, erasure, former)
     _drop_items(tx, batches, trims)
     _drop_lineages(tx, erasure, live)
     names = _drop_threads(tx, erasure)
-    put_tombstones(tx, [row.id for row in erasure.victims], names, at)
+    put_tombstones(tx, [session.ids[n] for n in erasure.victims], names, at)
     return erasure
 
 
@@ -108,8 +116,7 @@ def _descendants(session: Session, pk: int) -> set[int]:
             row.pk
             for row in session.threads.values()
             if row.pk not in found
-            and row.origin in session.rows
-            and session.thread_of(session.rows[row.origin]).pk in found
+            and any(session.thread_of(n).pk in found for n in session.positions([row.origin]))
         }
     return found
 
@@ -119,13 +126,13 @@ def _decide(erasure: Erasure) -> None:
     session = erasure.session
     outside = [row for pk, row in session.threads.items() if pk not in erasure.threads]
     heads = {row.head: row.name for row in outside if row.head is not None}
-    for checkpoint_id, row in session.by_id.items():
-        if session.thread_of(row).pk not in erasure.threads:
+    for n, cid in enumerate(session.cids):
+        if session.thread_of(n).pk not in erasure.threads:
             continue
-        if row.cid in heads:
-            erasure.kept[checkpoint_id] = f"thread {heads[row.cid]!r} goes on from it"
+        if cid in heads:
+            erasure.kept[erasure.id_of(n)] = f"thread {heads[cid]!r} goes on from it"
         else:
-            erasure.gone.add(checkpoint_id)
+            erasure.gone.add(n)
 
 
 # --- what stays and why ---
@@ -134,19 +141,17 @@ def _decide(erasure: Erasure) -> None:
 def _explain(tx: Tx, erasure: Erasure, batches: list[int]) -> None:
     """Say what has something of the forgotten threads, and stays since another thread owns it."""
     session = erasure.session
-    for pk in erasure.threads:
-        origin = session.rows.get(session.threads[pk].origin or 0)
-        if origin is not None and id_from_bytes(origin.id) not in erasure.gone:
+    for origin in session.positions(session.threads[pk].origin for pk in erasure.threads):
+        if origin not in erasure.gone:
             owner = session.thread_of(origin).name
-            erasure.kept.setdefault(
-                id_from_bytes(origin.id), f"the branch began here; it belongs to thread {owner!r}"
-            )
-    for row in erasure.survivors:
-        parents = session.parents[id_from_bytes(row.id)]
-        if any(parent in erasure.gone for parent in parents):
-            owner = session.thread_of(row).name
+            why = f"the branch began here; it belongs to thread {owner!r}"
+            erasure.kept.setdefault(erasure.id_of(origin), why)
+    for n in erasure.survivors:
+        parents = session.parents(n)
+        if not erasure.gone.isdisjoint(parents):
+            owner = session.thread_of(n).name
             what = "joined a copy of its work" if len(parents) > 1 else "went on from it"
-            erasure.kept.setdefault(id_from_bytes(row.id), f"thread {owner!r} {what}")
+            erasure.kept.setdefault(erasure.id_of(n), f"thread {owner!r} {what}")
     _explain_blobs(tx, erasure, batches)
 
 
@@ -154,8 +159,8 @@ def _explain_blobs(tx: Tx, erasure: Erasure, batches: list[int]) -> None:
     """Say which checkpoints elsewhere have a large value in common with the forgotten ones."""
     mine = {
         "batch": batches,
-        "state": [row.state for row in erasure.victims if row.state is not None],
-        "checkpoint": [row.cid for row in erasure.victims],
+        "state": list(erasure.states(erasure.gone)),
+        "checkpoint": [erasure.session.cids[n] for n in erasure.gone],
     }
     held: set[int] = set()
     for kind, owners in mine.items():
@@ -168,9 +173,10 @@ def _explain_blobs(tx: Tx, erasure: Erasure, batches: list[int]) -> None:
         refs = tx.find(BlobRef, blob=In(list(held)), owner_kind=OWNER[kind])
         others[kind] = [ref.owner for ref in refs if ref.owner not in known]
     for row in _first_holders(tx, others):
-        checkpoint_id = id_from_bytes(row.id)
-        if checkpoint_id not in erasure.gone:
-            erasure.kept.setdefault(checkpoint_id, "it has a large value of the same content")
+        if erasure.session.at.get(row.cid) not in erasure.gone:
+            erasure.kept.setdefault(
+                id_from_bytes(row.id), "it has a large value of the same content"
+            )
 
 
 def _first_holders(tx: Tx, owners: dict[str, list[int]]) -> Iterable[CheckpointRow]:
@@ -192,12 +198,14 @@ def _rewrite(tx: Tx, source: Source, erasure: Erasure) -> set[int]:
     Returns:
         The states that they had.
     """
+    session = erasure.session
     states = _whole_states(tx, source, erasure)
-    links = relinked(erasure.session, erasure.gone)
+    links = relinked(session, erasure.gone)
+    changed = [
+        n for n in erasure.survivors if session.cids[n] in links or session.states[n] in states
+    ]
     moved: set[int] = set()
-    for row in erasure.survivors:
-        if row.cid not in links and row.state not in states:
-            continue
+    for row in tx.find(CheckpointRow, cid=In([session.cids[n] for n in changed])):
         edges = links.get(row.cid)
         if edges is None:
             edges = [edge.parent for edge in tx.find(Edge, child=row.cid, order="ord")]
@@ -206,22 +214,22 @@ def _rewrite(tx: Tx, source: Source, erasure: Erasure) -> set[int]:
             tx.insert(*(Edge(row.cid, place, parent) for place, parent in enumerate(edges, 1)))
             row = row._replace(nparents=1 + len(edges))
         if row.state in states:
-            moved.add(erasure.session.thread_of(row).pk)
+            moved.add(session.lineages[row.lineage].thread)
             row = row._replace(state=states[row.state])
         digest = digest_of_row(row, edges, source.state(row.state).digest)
         tx.update(row._replace(digest=digest))
-        erasure.session.rows[row.cid] = erasure.session.by_id[id_from_bytes(row.id)] = row
+    session.states = [states.get(s, s) if s is not None else None for s in session.states]
     for pk in moved:
         # what was prepared for the old state must not be appended in place unseen
-        erasure.session.threads[pk] = erasure.session.threads[pk]._replace(open_tip=None)
-        tx.update(erasure.session.threads[pk])
+        session.threads[pk] = session.threads[pk]._replace(open_tip=None)
+        tx.update(session.threads[pk])
     return set(states)
 
 
 def _whole_states(tx: Tx, source: Source, erasure: Erasure) -> dict[int, int]:
     """Store those states whole that are deltas against one no survivor has; return old -> new."""
     bases: dict[int, int | None] = {}
-    named = {row.state for row in erasure.survivors if row.state is not None}
+    named = erasure.states(erasure.survivors)
     with_bases(tx, named, bases)
     found: dict[int, int] = {}
     for pk in sorted(named):
@@ -241,8 +249,8 @@ def _whole_states(tx: Tx, source: Source, erasure: Erasure) -> dict[int, int]:
 
 def _drop_states(tx: Tx, erasure: Erasure, former: set[int]) -> None:
     bases: dict[int, int | None] = {}
-    named = {row.state for row in erasure.survivors if row.state is not None}
-    were = former | {row.state for row in erasure.victims if row.state is not None}
+    named = erasure.states(erasure.survivors)
+    were = former | erasure.states(erasure.gone)
     dead = list(with_bases(tx, were, bases) - with_bases(tx, named, bases))
     tx.delete(StateRow, pk=In(dead))
     release(tx, OWNER["state"], dead)
@@ -256,19 +264,18 @@ def _drop_items(tx: Tx, batches: list[int], trims: dict[int, Intervals]) -> None
             trim(tx, row, parts)
 
 
-def _drop_lineages(tx: Tx, erasure: Erasure, live: dict[tuple[int, str], Intervals]) -> None:
+def _drop_lineages(tx: Tx, erasure: Erasure, live: Live) -> None:
     """Remove lineages; those that others read become the session's own thread's."""
     survivors = erasure.survivors
     dead = dead_lineages(erasure.session, survivors, live)
     tx.delete(Lineage, pk=In(dead))
-    staying = {*dead, *(row.lineage for row in survivors)}
+    staying = {*dead, *(erasure.session.lineage[n] for n in survivors)}
     for lineage in erasure.session.lineages.values():
         if lineage.thread in erasure.threads and lineage.pk not in staying:
             tx.update(lineage._replace(thread=erasure.root))
 
 
-def _drop_checkpoints(tx: Tx, rows: list[CheckpointRow]) -> None:
-    cids = [row.cid for row in rows]
+def _drop_checkpoints(tx: Tx, cids: list[int]) -> None:
     drop_pins(tx, tx.find(Pin, checkpoint=In(cids)))
     tx.delete(TagRow, checkpoint=In(cids))
     tx.delete(Edge, child=In(cids))
@@ -280,7 +287,7 @@ def _drop_threads(tx: Tx, erasure: Erasure) -> list[str]:
     """Remove the threads, or where something of them stays all but that; return their names."""
     session = erasure.session
     rows = tx.find(ThreadRow, session=erasure.root)
-    staying = {session.thread_of(row).pk for row in erasure.survivors}
+    staying = {session.thread_of(n).pk for n in erasure.survivors}
     gone = erasure.threads - staying
     doomed = In(list(erasure.threads))
     tx.delete(HeadMoveRow, thread=doomed)
@@ -305,13 +312,13 @@ def _drop_threads(tx: Tx, erasure: Erasure) -> list[str]:
 def _bare(erasure: Erasure, row: ThreadRow) -> ThreadRow:
     """Return the row of a thread of which only what others go on from stays."""
     session = erasure.session
-    left = [r for r in erasure.survivors if session.thread_of(r).pk == row.pk]
-    newest = max(left, key=lambda r: (r.step, r.cid))
-    kept_origin = row.origin in {r.cid for r in erasure.survivors}
+    left = [n for n in erasure.survivors if session.thread_of(n).pk == row.pk]
+    step, head = max((session.steps[n], session.cids[n]) for n in left)
+    kept_origin = any(n not in erasure.gone for n in session.positions([row.origin]))
     return row._replace(
         origin=row.origin if kept_origin else None,
-        head=newest.cid,
-        step=newest.step,
+        head=head,
+        step=step,
         open_tip=None,
         turned=None,
         n_cp=len(left),

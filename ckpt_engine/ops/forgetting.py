@@ -70,8 +70,7 @@ class Forgetting(Collecting):
             self._begin_upkeep()
         if erasure is None:
             return ForgetReport(erased=(), pending=pending)
-        erased = tuple(sorted(erasure.gone, key=lambda i: (erasure.session.by_id[i].step, i)))
-        return ForgetReport(erased=erased, kept=erasure.kept, pending=pending)
+        return ForgetReport(erased=erasure.erased, kept=erasure.kept, pending=pending)
 
     async def _store_erase(self, name: str, *, total: bool) -> Erasure | None:
         """Erase in one transaction; return ``None`` where that was done before."""

@@ -154,7 +154,7 @@ class Merging(Writing):
         return draft
 
 
-def node(source: Source, checkpoint_id: str) -> GraphNode:
+def node(source: Source, checkpoint_id: str) -> GraphNode[str]:
     """Return what the graph knows of a checkpoint."""
     row = source.checkpoint(checkpoint_id)
     return GraphNode(row.step, tuple(id_from_bytes(p.id) for p in source.parents(row)))

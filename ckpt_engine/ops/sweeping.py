@@ -1,182 +1,168 @@
-"""What a collection or an erasure removes: found in a read, carried out in small writes."""
+"""What goes with the checkpoints that a collection or an erasure drops: found in a read."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import msgspec
 
 from ..graph import GraphNode, nearest_kept
-from ..model import id_from_bytes
-from ..store import (
-    Above,
-    Batch,
-    CheckpointRow,
-    Edge,
-    In,
-    Lineage,
-    Pin,
-    StateRow,
-    TagRow,
-    ThreadRow,
-    Tx,
-)
-from .pins import drop_pins
-from .place import OWNER, StaleError, digest_of_row
-from .prepare import log_lengths
-from .source import Caches, Source, inherited_pieces
-from .trimming import Intervals, live_parts, release, trim
+from ..store import Batch, In, StateRow, Tx
+from .session import Session, among
+from .source import MESSAGES, inherited_pieces
+from .trimming import Intervals, live_parts
 
 __all__ = [
-    "Session",
+    "Live",
     "Sweep",
     "dead_batches",
     "dead_lineages",
-    "drop_checkpoints",
-    "drop_content",
     "live_intervals",
-    "load",
     "relinked",
     "sweep_for",
     "with_bases",
 ]
 
-
-@dataclass(slots=True)
-class Session:
-    """All rows of a session's graph."""
-
-    threads: dict[int, ThreadRow]
-    lineages: dict[int, Lineage]
-    rows: dict[int, CheckpointRow]
-    parents: dict[str, tuple[str, ...]]
-    by_id: dict[str, CheckpointRow]
-
-    def lookup(self, checkpoint_id: str) -> GraphNode:
-        """Return what the graph knows of a checkpoint."""
-        return GraphNode(self.by_id[checkpoint_id].step, self.parents[checkpoint_id])
-
-    def thread_of(self, row: CheckpointRow) -> ThreadRow:
-        """Return a checkpoint's thread."""
-        return self.threads[self.lineages[row.lineage].thread]
+Live = dict[tuple[int, str], Intervals]
+"""(lineage, log) -> the intervals of its own rows that someone reads."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
     """What goes.
 
     Attributes:
+        session: The key of the session's root thread.
         cids: Checkpoints.
+        threads: The key of each one's thread.
+        gone: The checkpoints, as a set.
+        known: The lineages that there were when this was planned.
+        ended: Those of which the newest checkpoint goes -> its step.
         relink: Checkpoint that stays -> its parents from the second one on.
-        states: State rows that nothing needs any more, the newest first.
+        states: State rows that nothing needs any more.
         batches: Batches that nothing needs any more.
         trims: Batches of which over half is dead -> what is live in them.
-        lineages: Lineages likewise.
-        newest: The newest checkpoint there was when this was planned.
+        lineages: Lineages that nothing needs any more.
         items_kept: Messages of dropped checkpoints that others still need.
     """
 
-    cids: list[int]
+    session: int
+    cids: Sequence[int]
+    threads: Sequence[int]
+    gone: frozenset[int]
+    known: frozenset[int]
+    ended: dict[int, int]
     relink: dict[int, list[int]]
     states: list[int]
     batches: list[int]
     trims: dict[int, Intervals]
     lineages: list[int]
-    newest: int
     items_kept: int
 
 
-def load(source: Source, session: int) -> Session:
-    """Return a session's rows."""
-    tx = source.tx
-    threads = {row.pk: row for row in tx.find(ThreadRow, session=session)}
-    lineages = {row.pk: row for row in tx.find(Lineage, thread=In(list(threads)))}
-    found = tx.find(CheckpointRow, lineage=In(list(lineages)))
-    rows = {row.cid: row for row in found}
-    edges: dict[int, list[int]] = defaultdict(list)
-    many = [row.cid for row in found if row.nparents > 1]
-    for edge in sorted(tx.find(Edge, child=In(many)), key=lambda e: e.ord):
-        edges[edge.child].append(edge.parent)
-    ids = {row.cid: id_from_bytes(row.id) for row in found}
-    parents: dict[str, tuple[str, ...]] = {}
-    for row in found:
-        linked: list[str] = []
-        if row.parent is not None and row.parent in ids:
-            linked.append(ids[row.parent])
-        elif row.parent is not None and (first := source.first_parent(row)) is not None:
-            linked.append(id_from_bytes(first.id))
-        if row.nparents > 1:
-            linked += [ids[cid] for cid in edges[row.cid] if cid in ids]
-        parents[ids[row.cid]] = tuple(linked)
-    by_id = {ids[row.cid]: row for row in found}
-    return Session(threads, lineages, rows, parents, by_id)
+def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sweep:
+    """Return everything that goes with the dropped checkpoints.
 
-
-def sweep_for(tx: Tx, session: Session, dropped: Collection[str]) -> Sweep:
-    """Return everything that goes with the dropped checkpoints."""
+    Args:
+        tx: The transaction.
+        root: The key of the session's root thread.
+        session: The session.
+        dropped: Positions.
+    """
     gone = set(dropped)
-    kept = [row for i, row in session.by_id.items() if i not in gone]
-    dead = [session.by_id[i] for i in dropped]
+    kept = [n for n in range(len(session)) if n not in gone]
     live = live_intervals(session, kept)
     batches, trims, items = dead_batches(tx, session, live, share=0.5)
-    own = sum(max(row.own, 0) for row in dead)
+    cids = [session.cids[n] for n in dropped]
+    owners = {pk: lineage.thread for pk, lineage in session.lineages.items()}
     return Sweep(
-        cids=[row.cid for row in dead],
+        session=root,
+        cids=cids,
+        threads=[owners[session.lineage[n]] for n in dropped],
+        gone=frozenset(cids),
+        known=frozenset(owners),
+        ended=_ended(session, dropped),
         relink=relinked(session, gone),
-        states=_dead_states(tx, kept, dead),
+        states=_dead_states(tx, session, kept, dropped),
         batches=batches,
         trims=trims,
         lineages=dead_lineages(session, kept, live),
-        newest=max(session.rows, default=0),
-        items_kept=max(0, own - items),
+        items_kept=max(0, sum(own for n in dropped if (own := session.own[n]) > 0) - items),
     )
 
 
-def relinked(session: Session, gone: set[str]) -> dict[int, list[int]]:
-    """Return the further parents of checkpoints whose old ones are dropped, where that matters."""
+def _ended(session: Session, dropped: Iterable[int]) -> dict[int, int]:
+    if len(session.lineages) == 1:
+        return {}  # its newest is a leaf
+    newest = dict(sorted(zip(session.lineage, session.steps, strict=True)))
+    ends = ((session.lineage[n], session.steps[n]) for n in dropped)
+    return {pk: step for pk, step in ends if step == newest[pk]}
+
+
+def relinked(session: Session, gone: set[int]) -> dict[int, list[int]]:
+    """Return the further parents of checkpoints whose old ones are dropped, where that matters.
+
+    Args:
+        session: The session.
+        gone: Positions of what is dropped.
+
+    Returns:
+        Keys, of the checkpoints and of their parents.
+    """
     found: dict[int, list[int]] = {}
-    for child, parents in session.parents.items():
-        if child in gone or not any(p in gone for p in parents):
+    if not session.joined:
+        return found  # the nearest one on a line is found by position
+    for child in range(len(session)):
+        if child in gone:
             continue
-        row = session.by_id[child]
+        parents = session.parents(child)
+        if gone.isdisjoint(parents):
+            continue
         if len(parents) == 1 and not _has_join(session, parents[0], gone):
-            continue  # the nearest one on its line is found by position
-        kept = nearest_kept(parents, gone, session.lookup)
+            continue
+        kept = nearest_kept(
+            parents, gone, lambda n: GraphNode(session.steps[n], session.parents(n))
+        )
         first = _on_line(session, parents[0], gone)
-        rest = [session.by_id[i].cid for i in kept if i != first]
-        if rest or row.nparents > 1:
-            found[row.cid] = rest
+        rest = [session.cids[n] for n in kept if n != first]
+        if rest or child in session.joined:
+            found[session.cids[child]] = rest
     return found
 
 
-def _has_join(session: Session, start: str, gone: set[str]) -> bool:
+def _has_join(session: Session, start: int, gone: set[int]) -> bool:
     at = start
     while at in gone:
-        parents = session.parents[at]
+        parents = session.parents(at)
         if len(parents) != 1:
             return bool(parents)
         at = parents[0]
     return False
 
 
-def _on_line(session: Session, start: str, gone: set[str]) -> str | None:
-    at: str | None = start
+def _on_line(session: Session, start: int, gone: set[int]) -> int | None:
+    at: int | None = start
     while at is not None and at in gone:
-        parents = session.parents[at]
+        parents = session.parents(at)
         at = parents[0] if parents else None
     return at
 
 
-def live_intervals(
-    session: Session, kept: Iterable[CheckpointRow]
-) -> dict[tuple[int, str], Intervals]:
-    """Return (lineage, log) -> the intervals of its own rows that someone reads."""
+def live_intervals(session: Session, kept: Iterable[int]) -> Live:
+    """Return what the checkpoints at these positions read."""
     longest: dict[tuple[int, str], int] = defaultdict(int)
-    for row in kept:
-        for name, (length, _, _) in log_lengths(row).items():
-            longest[row.lineage, name] = max(longest[row.lineage, name], length)
-    live: dict[tuple[int, str], Intervals] = defaultdict(list)
+    lines: dict[int, int] = {}
+    for n in kept:
+        pk, length = session.lineage[n], session.lengths[n]
+        if length > lines.get(pk, 0):
+            lines[pk] = length
+        if (logs := session.logs[n]) is not None:
+            for name, (log_length, _, _) in msgspec.msgpack.decode(logs).items():
+                longest[pk, name] = max(longest[pk, name], log_length)
+    longest.update({(pk, MESSAGES): length for pk, length in lines.items()})
+    live: Live = defaultdict(list)
     for (lineage, name), length in longest.items():
         at = 0
         for piece in inherited_pieces(session.lineages[lineage]).get(name, []):
@@ -190,7 +176,7 @@ def live_intervals(
 
 
 def dead_batches(
-    tx: Tx, session: Session, live: dict[tuple[int, str], Intervals], *, share: float
+    tx: Tx, session: Session, live: Live, *, share: float
 ) -> tuple[list[int], dict[int, Intervals], int]:
     """Return what of the batches nobody reads.
 
@@ -206,25 +192,25 @@ def dead_batches(
     batches: list[int] = []
     trims: dict[int, Intervals] = {}
     items = 0
-    for pk in session.lineages:
-        for row in tx.find(Batch, lineage=pk):
-            parts = live_parts(row, live.get((pk, row.log), ()))
-            dead = row.n - sum(stop - start for start, stop in parts)
-            if not parts:
-                batches.append(row.pk)
-            elif dead > share * row.n:
-                trims[row.pk] = parts
-            else:
-                continue
-            items += dead if row.log == "" else 0
+    found = tx.columns(
+        Batch, "pk", "lineage", "log", "pos", "n", lineage=In(list(session.lineages))
+    )
+    for pk, lineage, log, pos, n in zip(*found, strict=True):
+        parts = live_parts(pos, n, live.get((lineage, log), ()))
+        dead = n - sum(stop - start for start, stop in parts)
+        if not parts:
+            batches.append(pk)
+        elif dead > share * n:
+            trims[pk] = parts
+        else:
+            continue
+        items += dead if log == MESSAGES else 0
     return batches, trims, items
 
 
-def dead_lineages(
-    session: Session, kept: list[CheckpointRow], live: dict[tuple[int, str], Intervals]
-) -> list[int]:
+def dead_lineages(session: Session, kept: Iterable[int], live: Live) -> list[int]:
     """Return the lineages that hold no survivor, nothing that one reads, and lead to none."""
-    needed = {row.lineage for row in kept} | {lineage for lineage, _ in live}
+    needed = {session.lineage[n] for n in kept} | {lineage for lineage, _ in live}
     waiting = list(needed)
     while waiting:
         parent = session.lineages[waiting.pop()].parent
@@ -234,88 +220,25 @@ def dead_lineages(
     return [pk for pk in session.lineages if pk not in needed]
 
 
-def _dead_states(tx: Tx, kept: list[CheckpointRow], dead: list[CheckpointRow]) -> list[int]:
+def _dead_states(
+    tx: Tx, session: Session, kept: Iterable[int], dropped: Iterable[int]
+) -> list[int]:
+    named = [{s for n in some if (s := session.states[n]) is not None} for some in (kept, dropped)]
+    if not named[1] - named[0]:
+        return []
     bases: dict[int, int | None] = {}
-    used = with_bases(tx, {row.state for row in kept if row.state is not None}, bases)
-    doomed = with_bases(tx, {row.state for row in dead if row.state is not None}, bases) - used
-    return sorted(doomed, reverse=True)
+    used, doomed = (with_bases(tx, states, bases) for states in named)
+    return sorted(doomed - used)
 
 
-def with_bases(tx: Tx, states: set[int], bases: dict[int, int | None]) -> set[int]:
+def with_bases(tx: Tx, states: Collection[int], bases: dict[int, int | None]) -> set[int]:
     """Return states and all that they are deltas against; ``bases`` gathers state -> base."""
     found: set[int] = set()
-    level = states
+    level = set(states)
     while level:
-        unknown = [pk for pk in level if pk not in bases]
-        bases.update({row.pk: row.base for row in tx.find(StateRow, pk=In(unknown))})
+        if unknown := [pk for pk in level if pk not in bases]:
+            columns = tx.columns(StateRow, "pk", "base", pk=among(unknown))
+            bases.update(zip(*columns, strict=True))
         found |= level
         level = {b for pk in level if (b := bases.get(pk)) is not None and b not in found}
     return found
-
-
-# --- writes ---
-
-
-def drop_checkpoints(tx: Tx, sweep: Sweep, cids: list[int]) -> None:
-    """Remove checkpoints, unless something has come to need them since the plan was made.
-
-    Raises:
-        StaleError: Plan again.
-    """
-    rows = tx.find(CheckpointRow, cid=In(cids))
-    lineages = {pk.pk: pk for pk in tx.find(Lineage, pk=In(list({row.lineage for row in rows})))}
-    _check_unneeded(tx, sweep, cids)
-    for child in [cid for cid in sweep.relink if cid not in set(sweep.cids)]:
-        _relink(tx, child, sweep.relink.pop(child))
-    drop_pins(tx, tx.find(Pin, checkpoint=In(cids)))
-    per_thread = Counter(lineages[row.lineage].thread for row in rows)
-    for thread in tx.find(ThreadRow, pk=In(list(per_thread))):
-        tx.update(thread._replace(n_cp=thread.n_cp - per_thread[thread.pk]))
-    tx.delete(Edge, child=In(cids))
-    tx.delete(CheckpointRow, cid=In(cids))
-    release(tx, OWNER["checkpoint"], cids)
-
-
-def _check_unneeded(tx: Tx, sweep: Sweep, cids: list[int]) -> None:
-    for column in ("head", "origin", "open_tip"):
-        where: dict[str, Any] = {column: In(cids)}
-        if tx.find(ThreadRow, "", 1, **where):
-            raise StaleError
-    if tx.find(TagRow, "", 1, checkpoint=In(cids)):
-        raise StaleError
-    dropped = set(sweep.cids)
-    for row in tx.find(CheckpointRow, cid=Above(sweep.newest)):
-        if row.parent in dropped:
-            raise StaleError
-
-
-def _relink(tx: Tx, cid: int, parents: list[int]) -> None:
-    row = tx.one(CheckpointRow, cid=cid)
-    if row is None:
-        return
-    tx.delete(Edge, child=cid)
-    tx.insert(*(Edge(cid, place, parent) for place, parent in enumerate(parents, 1)))
-    state = Source(Caches(1_000_000), tx, writes=True).state(row.state)
-    row = row._replace(nparents=1 + len(parents))
-    digest = digest_of_row(row, parents, state.digest)
-    tx.update(row._replace(digest=digest))
-
-
-def drop_content(tx: Tx, sweep: Sweep) -> None:
-    """Remove states, batches and lineages that the dropped checkpoints alone needed."""
-    for row in tx.find(CheckpointRow, cid=Above(sweep.newest)):
-        if row.state in set(sweep.states) or row.parent in set(sweep.cids):
-            raise StaleError
-    fresh = tx.find(Lineage, pk=Above(max(sweep.lineages, default=2**62)))
-    if any(lineage.parent in set(sweep.lineages) for lineage in fresh):
-        raise StaleError
-    for start in range(0, len(sweep.states), 400):
-        some = sweep.states[start : start + 400]
-        tx.delete(StateRow, pk=In(some))
-        release(tx, OWNER["state"], some)
-    for pk, parts in sweep.trims.items():
-        for batch in tx.find(Batch, pk=pk):  # unless it was packed meanwhile
-            trim(tx, batch, parts)
-    tx.delete(Batch, pk=In(sweep.batches))
-    release(tx, OWNER["batch"], sweep.batches)
-    tx.delete(Lineage, pk=In(sweep.lineages))

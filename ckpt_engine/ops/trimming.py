@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .. import codec
-from ..store import Batch, Blob, BlobRef, In, Tx
+from ..store import Batch, Blob, BlobRef, In, Span, Tx
 from .place import OWNER
 
 __all__ = ["Intervals", "hold", "live_parts", "release", "trim"]
@@ -14,10 +14,10 @@ Intervals = list[tuple[int, int]]
 """Positions in a log, each from the first to before the second."""
 
 
-def live_parts(row: Batch, live: Iterable[tuple[int, int]]) -> Intervals:
-    """Return which of a row's positions are live, joined where they touch."""
-    end = row.pos + row.n
-    clipped = sorted((max(start, row.pos), min(stop, end)) for start, stop in live)
+def live_parts(pos: int, n: int, live: Iterable[tuple[int, int]]) -> Intervals:
+    """Return which of ``n`` positions from ``pos`` on are live, joined where they touch."""
+    end = pos + n
+    clipped = sorted((max(start, pos), min(stop, end)) for start, stop in live)
     parts: Intervals = []
     for start, stop in clipped:
         if start >= stop:
@@ -50,8 +50,11 @@ def hold(tx: Tx, kind: int, owner: int, packed: bytes) -> None:
         tx.insert(*(BlobRef(blob.pk, kind, owner) for blob in blobs))
 
 
-def release(tx: Tx, kind: int, owners: list[int]) -> None:
+def release(tx: Tx, kind: int, owners: Sequence[int]) -> None:
     """Remove references to blobs, and the blobs that nothing holds any more."""
+    span = Span(min(owners, default=0) - 1, max(owners, default=0))
+    if not tx.one(BlobRef, owner_kind=kind, owner=span):
+        return  # as mostly
     held = {ref.blob for ref in tx.find(BlobRef, owner_kind=kind, owner=In(owners))}
     if not held:
         return

@@ -72,6 +72,7 @@ class Upkeep(EngineBase):
                 if self._freed and not self._closed and time.monotonic() - self._newest > _LULL:
                     self._freed = False
                     await self._store.reclaim()
+                    await self._store.write_back()
             except CheckpointError as err:
                 _log.info("upkeep is put off: %s", err)
 
@@ -129,6 +130,7 @@ class Upkeep(EngineBase):
                 gone += await self._seal(lineage, whole=True)
             last = lineages[-1]
         await self._store.reclaim(thorough=True)
+        await self._store.write_back()
         return OptimizeReport(sealed=gone, size_before=before, size_after=await self._store.size())
 
     async def _end_upkeep(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -82,7 +82,7 @@ class _Cipher:
         for column in _BODIES.get(table, ()):
             value = getattr(row, column)
             if value is not None:
-                changed[column] = self._sealed(value, _about(row, column))
+                changed[column] = self._sealed(value, _about(table, column, _keys(row)))
         for column in _DIGESTS.get(table, ()):
             changed[column] = self.digest_out(getattr(row, column))
         return cast("Any", row)._replace(**changed) if changed else row
@@ -94,7 +94,7 @@ class _Cipher:
         for column in _BODIES.get(table, ()):
             value = getattr(row, column)
             if value is not None:
-                changed[column] = self._opened(value, _about(row, column))
+                changed[column] = self.opened(value, _about(table, column, _keys(row)))
         for column in _DIGESTS.get(table, ()):
             changed[column] = self._digest_back(getattr(row, column))
         if not changed:
@@ -109,7 +109,8 @@ class _Cipher:
         body = nonce + self._bodies.encrypt(nonce, plain, about)
         return base64.b64encode(body).decode() if isinstance(value, str) else body
 
-    def _opened(self, value: bytes | str, about: bytes) -> bytes | str:
+    def opened(self, value: bytes | str, about: bytes) -> bytes | str:
+        """Return a sealed value as it was given; one that cannot be opened as it is."""
         try:
             body = base64.b64decode(value) if isinstance(value, str) else value
             plain = self._bodies.decrypt(body[:12], body[12:], about)
@@ -129,11 +130,13 @@ class _Cipher:
         return self._blocks.decryptor().update(digest)
 
 
-def _about(row: Row, column: str) -> bytes:
+def _about(table: type[Any], column: str, keys: Iterable[Any]) -> bytes:
     """Return what a sealed value is bound to: its place."""
-    table = TABLES[type(row)]
-    keys = ".".join(str(getattr(row, key)) for key in table.key)
-    return f"{table.name}.{column}.{keys}".encode()
+    return f"{TABLES[table].name}.{column}.{'.'.join(map(str, keys))}".encode()
+
+
+def _keys(row: Row) -> list[Any]:
+    return [getattr(row, key) for key in TABLES[type(row)].key]
 
 
 class _EncryptedTx(Tx):
@@ -152,6 +155,19 @@ class _EncryptedTx(Tx):
     ) -> list[R]:
         rows = self._inner.find(table, order, limit, **self._where(table, where))
         return [self._cipher.back(row) for row in rows] if table in _BODIES else rows
+
+    def columns(self, table: type[R], *names: str, **where: Cond) -> list[list[Any]]:
+        if not set(names).isdisjoint(_DIGESTS.get(table, ())):
+            return super().columns(table, *names, **where)
+        keys = TABLES[table].key
+        found = self._inner.columns(table, *keys, *names, **self._where(table, where))
+        for place, name in enumerate(names, len(keys)):
+            if name in _BODIES.get(table, ()):
+                found[place] = [
+                    value if value is None else self._cipher.opened(value, _about(table, name, at))
+                    for value, *at in zip(found[place], *found[: len(keys)], strict=True)
+                ]
+        return found[len(keys) :]
 
     def count(self, table: type[R], **where: Cond) -> int:
         return self._inner.count(table, **self._where(table, where))
@@ -230,8 +246,11 @@ class EncryptedStore(Store):
     async def write(self, work: Callable[[Tx], T], expect: Expect | None = None) -> T:
         return await self._inner.write(lambda tx: work(_EncryptedTx(tx, self._cipher)), expect)
 
-    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
-        return await self._inner.reclaim(erase=erase, thorough=thorough)
+    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> None:
+        await self._inner.reclaim(erase=erase, thorough=thorough)
+
+    async def write_back(self) -> None:
+        await self._inner.write_back()
 
     async def size(self) -> int:
         return await self._inner.size()

@@ -188,8 +188,8 @@ class MemoryStore(Store):
         if self._closed:
             raise EngineClosed("the engine was closed")
 
-    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
-        return 0
+    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> None:
+        pass
 
     async def size(self) -> int:
         columns = (

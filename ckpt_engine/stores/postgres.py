@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from struct import Struct
-from typing import Any, ClassVar, cast, get_type_hints
+from typing import Any, ClassVar, cast
 
 import psycopg
 from psycopg import errors, postgres
@@ -30,7 +30,7 @@ from ..errors import (
     Unstorable,
 )
 from ..store import CheckpointRow, Cond, Expect, In, R, Row, ThreadRow
-from .transaction import HOT, SqlTx, columns_of, hot_values, select_sql, table_name
+from .transaction import HOT, SqlTx, columns_of, hot_values, kinds_of, select_sql, table_name
 
 __all__ = ["KEYS", "PostgresTx", "adapt", "translated"]
 
@@ -111,7 +111,6 @@ class PostgresTx(SqlTx):
     """
 
     mark = "%s"
-    most = 10_000
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         super().__init__({})
@@ -199,6 +198,9 @@ class PostgresTx(SqlTx):
         columns = zip(*map(hot_values, rows), strict=True)
         self._db.execute(_UPDATE_HOT, [_Ints(column) for column in columns])
 
+    def _most(self, values: Sequence[Any]) -> int:
+        return 10_000
+
     def _among(self, column: str, values: list[Any]) -> tuple[str, list[Any]]:
         some = [value for value in values if value is not None]
         if not some:
@@ -242,17 +244,10 @@ _UPDATE_HOT = (
 @lru_cache
 def _insert_sql(table: type[Any]) -> tuple[str, list[type[list[Any]]]]:
     """Return the statement that adds rows of a table, given an array a column, and their types."""
-    hints = get_type_hints(table)
-    kinds = [_ARRAYS[_kind(hints[name])] for name in table._fields]
+    kinds = [_ARRAYS[kinds_of(cast("Any", table))[name]] for name in table._fields]
     places = ", ".join("%s" for _ in kinds)
     columns = columns_of(table)
     return f"INSERT INTO {table_name(table)} ({columns}) SELECT * FROM unnest({places})", kinds  # noqa: S608
-
-
-def _kind(hint: Any) -> type:
-    """Return the type of a column without ``None``."""
-    kind: type = next(t for t in getattr(hint, "__args__", (hint,)) if t is not type(None))
-    return kind
 
 
 @contextmanager

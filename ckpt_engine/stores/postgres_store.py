@@ -267,13 +267,11 @@ class PostgresStore(GroupedStore):
 
     # --- space ---
 
-    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
+    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> None:
         self._check_open()
-        before = await self.size()
         how = "FULL" if erase or thorough else "SKIP_LOCKED"
         tables = ", ".join(f'"{table.name}"' for table in TABLES.values())
         await self._on_reader(f"VACUUM ({how}) {tables}")
-        return max(0, before - await self.size())
 
     async def size(self) -> int:
         rows = await self._on_reader(

@@ -159,9 +159,8 @@ class SqlStore(GroupedStore):
                     db.execute("ROLLBACK")
                 raise
 
-    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> int:
+    async def reclaim(self, *, erase: bool = False, thorough: bool = False) -> None:
         self._check_open()
-        before = await self.size()
         with translated(self._path):
             if erase:
                 await self._writing.run(partial(_rewrite_file, self._writer))
@@ -169,14 +168,16 @@ class SqlStore(GroupedStore):
                 # one part at a time, so that writes find their turn in between
                 while await self._writing.run(partial(_free_some, self._writer)):
                     pass
-                await self._writing.run(partial(_empty_log, self._writer))
-        return max(0, before - await self.size())
+
+    async def write_back(self) -> None:
+        self._check_open()
+        with translated(self._path):
+            await self._writing.run(partial(_empty_log, self._writer))
 
     async def size(self) -> int:
-        files = [Path(self._path), Path(f"{self._path}-wal")]
-        return await asyncio.to_thread(
-            lambda: sum(file.stat().st_size for file in files if file.exists())
-        )
+        self._check_open()
+        with translated(self._path):
+            return await self._reading.run(partial(_size, self._reader))
 
     async def _disconnect(self) -> None:
         def close() -> None:
@@ -187,6 +188,11 @@ class SqlStore(GroupedStore):
 
         await asyncio.to_thread(self._reading.stop)
         await self._writing.run(close)
+
+
+def _size(db: sqlite3.Connection) -> int:
+    pages, page = (db.execute(f"PRAGMA page_{what}").fetchone()[0] for what in ("count", "size"))
+    return int(pages * page)
 
 
 def _free_some(db: sqlite3.Connection) -> bool:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, cast
+
+import msgspec
 
 from ..errors import CheckpointError, Conflict, Corrupted, StoreBusy, StoreUnavailable
 from ..store import TABLES, CheckpointRow, Cond, Meta, R, ThreadRow, sealed
 from .schema import FLOORS, floor_key
-from .transaction import HOT, SqlTx, columns_of, hot_values, table_name, update_sql
+from .transaction import HOT, SqlTx, columns_of, hot_values, kinds_of, table_name, update_sql
 
 __all__ = ["Memory", "SqliteTx", "begin_immediate", "translated", "when_free"]
 
 _REMEMBERED = 10_000
 _OFTEN, _SELDOM = (0.0002, 0.0008), (0.002, 0.006)  # pauses in seconds between two attempts
 _SOON = 0.5  # seconds in which a lock is free at times, if its holder is not frozen
+_PLACES = 400  # in a condition
 
 
 class Memory:
@@ -46,7 +49,6 @@ class Memory:
 class SqliteTx(SqlTx):
     """A transaction on SQLite."""
 
-    most = 400
     meta_keys = tuple(map(floor_key, FLOORS))
 
     def __init__(self, connection: sqlite3.Connection, memory: Memory | None = None) -> None:
@@ -70,12 +72,33 @@ class SqliteTx(SqlTx):
     def _update_hot(self, rows: list[ThreadRow]) -> None:
         self._db.executemany(update_sql(ThreadRow, HOT, "?"), map(hot_values, rows))
 
+    def _most(self, values: Sequence[Any]) -> int:
+        return 10_000 if values and isinstance(values[0], int) else _PLACES
+
     def _among(self, column: str, values: list[Any]) -> tuple[str, list[Any]]:
+        if len(values) > _PLACES:
+            listed = msgspec.json.encode(values).decode()
+            return f'"{column}" IN (SELECT "value" FROM json_each(?))', [listed]  # noqa: S608
         # a power of two of places, so that few different statements are prepared
         some = values or [None]
         places = 1 << (len(some) - 1).bit_length()
         condition = f'"{column}" IN ({",".join("?" * places)})'
         return condition, some + [some[-1]] * (places - len(some))
+
+    def columns(self, table: type[R], *names: str, **where: Cond) -> list[list[Any]]:
+        self._flush(table)
+        lists, decoders = _lists_sql(cast("Any", table), names)
+        found: list[list[Any]] = [[] for _ in names]
+        for part in self._chunks(where):
+            sql, values = self._where(part)
+            (packed,) = self._fetch(f"SELECT {lists} FROM {table_name(table)}{sql}", values)  # noqa: S608
+            try:
+                for column, decoder, some in zip(found, decoders, packed, strict=True):
+                    column += decoder(some)
+            except msgspec.MsgspecError as err:
+                name = table_name(cast("Any", table))
+                raise Corrupted(f"a row of {name} has a value of another type: {err}") from err
+        return found
 
     def delete(self, table: type[R], **where: Cond) -> int:
         self._flush(table)
@@ -122,6 +145,36 @@ class SqliteTx(SqlTx):
         sql = 'SELECT "id" FROM "checkpoint" WHERE hex(substr("id", 7)) || hex(substr("id", 1, 6))'
         found = self._db.execute(f"{sql} GLOB ? LIMIT ?", (prefix.upper() + "*", limit))
         return [row[0] for row in found.fetchall()]
+
+
+@lru_cache(maxsize=64)
+def _lists_sql(
+    table: type[Any], names: tuple[str, ...]
+) -> tuple[str, list[Callable[[str], list[Any]]]]:
+    """Return the columns of a query that packs each into one text, and how each is unpacked.
+
+    A row at a time would make a tuple of each: twice as slow, and work for the garbage collector.
+    """
+    kinds = [kinds_of(cast("Any", table))[name] for name in names]
+    values = [
+        f'CASE WHEN "{name}" NOTNULL THEN hex("{name}") END' if kind is bytes else f'"{name}"'
+        for name, kind in zip(names, kinds, strict=True)
+    ]
+    return ", ".join(f"json_group_array({value})" for value in values), [
+        _LISTS[kind] for kind in kinds
+    ]
+
+
+def _unhexed(packed: str) -> list[bytes | None]:
+    return [None if v is None else bytes.fromhex(v) for v in _TEXTS.decode(packed)]
+
+
+_TEXTS = msgspec.json.Decoder(list[str | None])
+_LISTS: dict[type, Callable[[str], list[Any]]] = {
+    int: msgspec.json.Decoder(list[int | None]).decode,
+    str: _TEXTS.decode,
+    bytes: _unhexed,
+}
 
 
 @lru_cache

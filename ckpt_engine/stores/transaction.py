@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, get_type_hints
 
 from ..store import (
     TABLES,
@@ -26,7 +26,16 @@ from ..store import (
     sealed,
 )
 
-__all__ = ["HOT", "SqlTx", "columns_of", "hot_values", "select_sql", "table_name", "update_sql"]
+__all__ = [
+    "HOT",
+    "SqlTx",
+    "columns_of",
+    "hot_values",
+    "kinds_of",
+    "select_sql",
+    "table_name",
+    "update_sql",
+]
 
 HOT = ("head", "open_tip", "step", "n_cp", "crc")
 """The columns of a thread that a commit changes."""
@@ -37,12 +46,10 @@ class SqlTx(Tx):
 
     Attributes:
         mark: The place of a value in a statement.
-        most: How many values a condition may have.
         changes: How often something was changed.
     """
 
     mark: ClassVar[str] = "?"
-    most: ClassVar[int]
 
     def __init__(self, stored: dict[str, ThreadRow]) -> None:
         self._inserts: dict[type[Any], list[Any]] = {}
@@ -66,6 +73,10 @@ class SqlTx(Tx):
     @abstractmethod
     def _update_hot(self, rows: list[ThreadRow]) -> None:
         """Write the columns of :data:`HOT` of some threads."""
+
+    @abstractmethod
+    def _most(self, values: Sequence[Any]) -> int:
+        """Return how many of such values a condition may have."""
 
     @abstractmethod
     def _among(self, column: str, values: list[Any]) -> tuple[str, list[Any]]:
@@ -132,6 +143,15 @@ class SqlTx(Tx):
             column = table._fields.index(order.lstrip("-") or TABLES[table].key[0])
             rows.sort(key=lambda row: cast("Any", row[column]), reverse=order.startswith("-"))
         return rows if limit is None else rows[:limit]
+
+    def columns(self, table: type[R], *names: str, **where: Cond) -> list[list[Any]]:
+        self._flush(table)
+        columns = ", ".join(f'"{name}"' for name in names)
+        found: list[Any] = []
+        for part in self._chunks(where):
+            sql, values = self._where(part)
+            found += self._fetch(f"SELECT {columns} FROM {table_name(table)}{sql}", values)  # noqa: S608
+        return list(map(list, zip(*found, strict=True))) if found else [[] for _ in names]
 
     def count(self, table: type[R], **where: Cond) -> int:
         self._flush(table)
@@ -221,12 +241,10 @@ class SqlTx(Tx):
 
     def _chunks(self, where: dict[str, Cond]) -> Iterator[dict[str, Cond]]:
         for column, wanted in where.items():
-            if isinstance(wanted, In) and len(wanted.values) > self.most:
-                values = list(dict.fromkeys(wanted.values))
-                for start in range(0, len(values), self.most):
-                    yield from self._chunks(
-                        {**where, column: In(values[start : start + self.most])}
-                    )
+            if isinstance(wanted, In) and len(wanted.values) > self._most(wanted.values):
+                values, most = list(dict.fromkeys(wanted.values)), self._most(wanted.values)
+                for start in range(0, len(values), most):
+                    yield from self._chunks({**where, column: In(values[start : start + most])})
                 return
         yield where
 
@@ -272,6 +290,15 @@ def table_name(table: type[Any]) -> str:
 def columns_of(table: type[Any]) -> str:
     """Return a table's columns as SQL."""
     return ", ".join(f'"{name}"' for name in table._fields)
+
+
+@lru_cache
+def kinds_of(table: type[Any]) -> dict[str, type]:
+    """Return the type of each of a table's columns, without ``None``."""
+    return {
+        name: next(t for t in getattr(hint, "__args__", (hint,)) if t is not type(None))
+        for name, hint in get_type_hints(table).items()
+    }
 
 
 @lru_cache(maxsize=512)

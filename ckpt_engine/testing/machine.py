@@ -110,7 +110,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     # what the model knows
 
-    def lookup(self, checkpoint_id: str) -> GraphNode:
+    def lookup(self, checkpoint_id: str) -> GraphNode[str]:
         """Return a node of the model's graph."""
         kept = self.kept[checkpoint_id]
         return GraphNode(kept.step, kept.parents)

@@ -146,6 +146,33 @@ class StoreContract(ABC):
 
         await store.read(ask)
 
+    async def test_columns_are_those_of_the_rows(self, store: Store) -> None:
+        rows = [
+            _checkpoint(1, logs=b""),
+            _checkpoint(2, logs=b"\x00\xff", node='a "node"\n'),
+            _checkpoint(3, state=2**62),
+        ]
+        await store.write(lambda tx: tx.insert(*reversed(rows), _batch(9)))
+
+        def ask(tx: Tx) -> None:
+            names = ("cid", "id", "state", "node", "logs", "meta", "digest")
+            for some in (names, names[:5], names[2:4]):
+                columns = tx.columns(CheckpointRow, *some, step=Upto(3))
+                wanted = [tuple(getattr(row, name) for name in some) for row in rows]
+                assert sorted(zip(*columns, strict=True), key=repr) == sorted(wanted, key=repr)
+            assert tx.columns(CheckpointRow, "cid", "id", cid=In([])) == [[], []]
+            assert tx.columns(Batch, "body", "log") == [[_batch(9).body], [_batch(9).log]]
+            many = In(range(-20_000, 20_000))
+            assert sorted(tx.columns(CheckpointRow, "cid", cid=many)[0]) == [1, 2, 3]
+
+        await store.read(ask)
+
+        def write_and_ask(tx: Tx) -> None:
+            tx.insert(_checkpoint(7))
+            assert sorted(tx.columns(CheckpointRow, "cid")[0]) == [1, 2, 3, 7]
+
+        await store.write(write_and_ask)
+
     async def test_many_values_fit_in_one_condition(self, store: Store) -> None:
         await store.write(lambda tx: tx.insert(*(_batch(n) for n in range(1, 3001))))
         wanted = In(list(range(1, 3001, 2)))

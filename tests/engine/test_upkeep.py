@@ -34,6 +34,18 @@ async def test_space_comes_back_by_itself(tmp_path: Path, idle: float) -> None:
         assert (await engine.verify()).ok
 
 
+async def test_the_file_gets_shorter_after_a_collection_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    config = SnapshotConfig(idle_seal_seconds=0)
+    async with await create_checkpoint_engine(str(path), config) as engine:
+        for n in range(300):
+            await engine.snapshot("t", messages=[_noise(n)])
+        report = await engine.collect(KEEP_LAST_N(2), thread_id="t")
+        assert report.bytes_freed > 500_000
+        await asyncio.wait_for(_until_small(path, 400_000), 30)
+        assert path.with_name("a.db-wal").stat().st_size == 0
+
+
 async def test_blocks_that_are_mostly_dead_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     config = SnapshotConfig(idle_seal_seconds=0)

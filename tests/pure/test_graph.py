@@ -20,7 +20,7 @@ from ckpt_engine.graph import (
     nearest_step,
 )
 
-Graph = dict[str, GraphNode]
+Graph = dict[str, GraphNode[str]]
 
 
 @st.composite
@@ -121,11 +121,11 @@ def test_merge_bases_of_a_criss_cross_are_both_sides() -> None:
 
 
 def test_a_merge_base_is_found_without_walking_the_whole_past() -> None:
-    graph = {f"{n}": GraphNode(n, (f"{n - 1}",) if n else ()) for n in range(10_000)}
+    graph: Graph = {f"{n}": GraphNode(n, (f"{n - 1}",) if n else ()) for n in range(10_000)}
     graph["side"] = GraphNode(9_991, ("9990",))
     asked: list[str] = []
 
-    def lookup(checkpoint_id: str) -> GraphNode:
+    def lookup(checkpoint_id: str) -> GraphNode[str]:
         asked.append(checkpoint_id)
         return graph[checkpoint_id]
 

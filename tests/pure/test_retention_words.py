@@ -10,6 +10,7 @@ from ckpt_engine import InvalidRequest
 from ckpt_engine.retention import (
     KEEP_ALL,
     Candidate,
+    Candidates,
     KeepAge,
     KeepLastN,
     KeepMilestones,
@@ -45,8 +46,8 @@ def test_and_binds_before_or() -> None:
         Candidate(str(n), "t", n, (str(n - 1),) if n else (), NOW - timedelta(days=30 - n))
         for n in range(31)
     ]
-    kept = parse_retention("last:5 & age:3d | milestones:2").kept(line, NOW)
-    assert kept == {"0", "27", "28", "29", "30"}
+    kept = parse_retention("last:5 & age:3d | milestones:2").kept(Candidates.of(line), NOW)
+    assert kept == {0, 27, 28, 29, 30}
 
 
 @pytest.mark.parametrize("text", ["", "last", "last:0", "last:x", "age:3y", "last:3|", "age:0d"])

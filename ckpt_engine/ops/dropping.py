@@ -1,0 +1,112 @@
+"""Carrying out a sweep, in small writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ..store import (
+    Batch,
+    CheckpointRow,
+    Edge,
+    In,
+    Lineage,
+    Pin,
+    Span,
+    StateRow,
+    TagRow,
+    ThreadRow,
+    Tx,
+)
+from .pins import drop_pins
+from .place import OWNER, StaleError, digest_of_row
+from .prepare import now_ms
+from .source import Caches, Source
+from .sweeping import Sweep
+from .trimming import release, trim
+
+__all__ = ["drop_checkpoints", "drop_content"]
+
+
+def drop_checkpoints(tx: Tx, sweep: Sweep, start: int, stop: int) -> None:
+    """Remove some of the checkpoints, unless something has come to need any since the plan.
+
+    Raises:
+        StaleError: Plan again.
+    """
+    check_unneeded(tx, sweep)
+    cids = sweep.cids[start:stop]
+    if start == 0:
+        for child, parents in sweep.relink.items():
+            _relink(tx, child, parents)
+    if expired := [pin for pin in tx.find(Pin) if pin.checkpoint in sweep.gone]:
+        drop_pins(tx, expired)
+    counts = Counter(sweep.threads[start:stop])
+    for thread in tx.find(ThreadRow, pk=In(list(counts))):
+        tx.update(thread._replace(n_cp=thread.n_cp - counts[thread.pk]))
+    drop_edges(tx, cids)
+    if tx.delete(CheckpointRow, cid=In(cids)) != len(cids):
+        raise StaleError  # another process collects as well
+    release(tx, OWNER["checkpoint"], cids)
+
+
+def check_unneeded(tx: Tx, sweep: Sweep) -> None:
+    """Refuse a plan where something came to need what it drops.
+
+    What is taken after a checkpoint is either on a lineage of its own, or on that of its parent,
+    if that was the newest there.
+
+    Raises:
+        StaleError: Something did.
+    """
+    threads = tx.columns(ThreadRow, "pk", "head", "origin", "open_tip", session=sweep.session)
+    needed = set().union(*threads[1:])
+    needed.update(*tx.columns(TagRow, "checkpoint", thread=In(threads[0])))
+    now = now_ms()
+    needed.update(pin.checkpoint for pin in tx.find(Pin) if pin.expires > now)
+    (lineages,) = tx.columns(Lineage, "pk", thread=In(threads[0]))
+    if grown := [*sweep.ended, *(pk for pk in lineages if pk not in sweep.known)]:
+        rows = tx.columns(CheckpointRow, "lineage", "step", "parent", lineage=In(grown))
+        needed.update(
+            parent for pk, step, parent in zip(*rows, strict=True) if step > sweep.ended.get(pk, -1)
+        )
+    if not sweep.gone.isdisjoint(needed):
+        raise StaleError
+
+
+def drop_edges(tx: Tx, cids: Sequence[int]) -> None:
+    """Remove what says that checkpoints have further parents; mostly none has."""
+    if tx.one(Edge, child=Span(min(cids, default=0) - 1, max(cids, default=0))):
+        tx.delete(Edge, child=In(cids))
+
+
+def _relink(tx: Tx, cid: int, parents: list[int]) -> None:
+    row = tx.one(CheckpointRow, cid=cid)
+    if row is None:
+        return
+    tx.delete(Edge, child=cid)
+    tx.insert(*(Edge(cid, place, parent) for place, parent in enumerate(parents, 1)))
+    state = Source(Caches(1_000_000), tx, writes=True).state(row.state)
+    row = row._replace(nparents=1 + len(parents))
+    digest = digest_of_row(row, parents, state.digest)
+    tx.update(row._replace(digest=digest))
+
+
+def drop_content(tx: Tx, sweep: Sweep) -> None:
+    """Remove states, batches and lineages that the dropped checkpoints alone needed.
+
+    Raises:
+        StaleError: Plan again.
+    """
+    check_unneeded(tx, sweep)
+    if sweep.states:
+        tx.delete(StateRow, pk=In(sweep.states))
+        release(tx, OWNER["state"], sweep.states)
+    for pk, parts in sweep.trims.items():
+        for batch in tx.find(Batch, pk=pk):  # unless it was packed meanwhile
+            trim(tx, batch, parts)
+    if sweep.batches:
+        tx.delete(Batch, pk=In(sweep.batches))
+        release(tx, OWNER["batch"], sweep.batches)
+    if sweep.lineages:
+        tx.delete(Lineage, pk=In(sweep.lineages))

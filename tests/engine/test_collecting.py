@@ -1,0 +1,158 @@
+"""Between the plan of a collection and its sweep others go on; and what a plan is made from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ckpt_engine import KEEP_LAST_N, KEEP_MILESTONES, CheckpointEngine, create_checkpoint_engine
+from ckpt_engine.errors import InvalidRequest
+from ckpt_engine.model import StepCommit, new_checkpoint_id
+from ckpt_engine.ops import collecting
+from ckpt_engine.ops.place import StaleError
+from ckpt_engine.ops.session import load
+from ckpt_engine.ops.source import Source
+from ckpt_engine.retention import Candidates, RetentionPolicy
+from ckpt_engine.store import CheckpointRow, StateRow
+
+from .test_schema import url_of
+
+Deed = Callable[[CheckpointEngine, list[str]], Awaitable[Any]]
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CheckpointEngine]:
+    url = "memory:" if request.param == "memory" else url_of(request.param, tmp_path)
+    async with await create_checkpoint_engine(url) as engine:
+        yield engine
+
+
+async def _step(engine: CheckpointEngine, step: int, *parents: str, **given: Any) -> str:
+    commit = StepCommit(
+        checkpoint_id=new_checkpoint_id(),
+        thread_id="t",
+        step=step,
+        parents=parents,
+        append=[f"step {step}"],
+        state_set={"step": step},
+        **given,
+    )
+    return (await engine.commit_step(commit)).checkpoint_id
+
+
+async def _filled(engine: CheckpointEngine) -> list[str]:
+    """Take eight steps in a row, two side by side, and one that joins them; return their ids."""
+    await engine.create_thread("t")
+    ids = [await _step(engine, 0)]
+    for n in range(1, 8):
+        ids.append(await _step(engine, n, ids[-1]))
+    ids += [await _step(engine, 8, ids[7]), await _step(engine, 9, ids[7], first=False)]
+    ids.append(await _step(engine, 10, ids[8], ids[9]))
+    return ids
+
+
+DEEDS: dict[str, Deed] = {
+    "a tag": lambda engine, ids: engine.tag(ids[3], "good"),
+    "a pin": lambda engine, ids: engine.pin([ids[3]], "someone", ttl_seconds=60),
+    "a branch": lambda engine, ids: engine.branch(ids[3], "side"),
+    "a rewind": lambda engine, ids: engine.rewind(ids[3]),
+    "a snapshot": lambda engine, ids: engine.snapshot("t", parent_checkpoint_id=ids[3]),
+    "a step after one that others followed": lambda engine, ids: _step(engine, 11, ids[3]),
+    "a step after one that was joined": lambda engine, ids: _step(engine, 11, ids[9]),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+async def test_what_came_to_be_needed_since_the_plan_is_not_swept(
+    engine: CheckpointEngine, deed: str
+) -> None:
+    ids = await _filled(engine)
+    (session,) = await engine._read(partial(collecting._sessions, name="t"))
+    plan = await engine._read(
+        partial(collecting._plan, session=session, policy=KEEP_LAST_N(1), only=None)
+    )
+    assert len(plan.ids) == 10
+    await DEEDS[deed](engine, ids)
+    with pytest.raises(StaleError):
+        await engine._sweep(plan.sweep)
+    for n in range(8):
+        assert (await engine.get(ids[n])).messages == [f"step {k}" for k in range(n + 1)]
+    assert (await engine.verify()).problems == ()
+    report = await engine.collect(KEEP_LAST_N(1), thread_id="t")
+    assert 0 < len(report.dropped) < 10
+    assert (await engine.verify()).problems == ()
+
+
+async def test_two_that_collect_at_once_count_right(engine: CheckpointEngine) -> None:
+    await _filled(engine)
+    (session,) = await engine._read(partial(collecting._sessions, name="t"))
+    plan = await engine._read(
+        partial(collecting._plan, session=session, policy=KEEP_LAST_N(1), only=None)
+    )
+    await engine.collect(KEEP_LAST_N(3), thread_id="t")
+    with pytest.raises(StaleError):
+        await engine._sweep(plan.sweep)
+    assert (await engine.verify()).problems == ()
+    await engine.collect(KEEP_LAST_N(1), thread_id="t")
+    assert (await engine.verify()).problems == ()
+
+
+async def test_a_sweep_of_several_writes_drops_the_whole_plan(
+    engine: CheckpointEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "_CHUNK", 3)
+    ids = await _filled(engine)
+    report = await engine.collect(KEEP_LAST_N(1), thread_id="t")
+    assert set(report.dropped) == set(ids[:10])
+    assert (await engine.get(ids[10])).state["step"] == 10
+    states = await engine._store.read(lambda tx: tx.count(StateRow))
+    assert states < 5, "states that only the dropped ones had are still there"
+    assert (await engine.verify()).problems == ()
+
+
+async def test_a_plan_knows_the_parents_that_reading_finds(engine: CheckpointEngine) -> None:
+    """Also those that an earlier collection has left to be found by position."""
+    ids = await _filled(engine)
+    side = await engine.branch(ids[4], "side")
+    for n in range(6):
+        await engine.snapshot(side.id, append=[n])
+    await engine.branch(ids[4], "bare")
+    await engine.snapshot("t", messages=["all else is replaced"])
+    await engine.merge_branch(side.id, "t", strategy="ours")
+    await engine.snapshot("t", append=["more"])
+
+    def parents(source: Source) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        session = load(source.tx, source.thread("t").session)
+        cids = session.cids
+        planned = {cid: [cids[p] for p in session.parents(n)] for n, cid in enumerate(cids)}
+        rows = source.tx.find(CheckpointRow)
+        return planned, {row.cid: [p.cid for p in source.parents(row)] for row in rows}
+
+    for policy in (KEEP_LAST_N(99), KEEP_MILESTONES(4), KEEP_MILESTONES(2), KEEP_LAST_N(1)):
+        report = await engine.collect(policy, session_id="t")
+        assert bool(report.dropped) == (policy != KEEP_LAST_N(99))
+        planned, found = await engine._read(parents)
+        assert planned == found
+        assert (await engine.verify()).problems == ()
+
+
+class _EverySecond(RetentionPolicy):
+    def kept(self, checkpoints: Candidates, now: Any) -> set[int]:
+        return {n for n, c in enumerate(checkpoints) if c.step % 2 == 0 and c.thread_id == "t"}
+
+
+class _Ids(RetentionPolicy):
+    def kept(self, checkpoints: Candidates, now: Any) -> Any:
+        return {c.id for c in checkpoints}
+
+
+async def test_users_have_policies_of_their_own(engine: CheckpointEngine) -> None:
+    ids = [str(await engine.snapshot("t", append=[n])) for n in range(9)]
+    with pytest.raises(InvalidRequest, match="positions from 0 to 8"):
+        await engine.collect(_Ids())
+    report = await engine.collect(_EverySecond() | KEEP_LAST_N(2))
+    assert report.dropped == (ids[1], ids[3], ids[5])
