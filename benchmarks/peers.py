@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import time
 import zlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ from sqlalchemy import LargeBinary
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from ckpt_engine import create_checkpoint_engine
+from ckpt_engine.codec import split_map
+from ckpt_engine.delta import base_depth, diff
+from ckpt_engine.store import Lineage, ThreadRow, crc_of, sealed
 from ckpt_engine.stores.sql import upgrade_file
 
 Step = dict[str, Any]
@@ -32,64 +38,111 @@ def _connect(path: Path, *settings: str) -> sqlite3.Connection:
     return db
 
 
+@dataclass(slots=True)
+class _Line:
+    """What is remembered of an agent's thread: its row, and what its newest step stands on."""
+
+    row: ThreadRow
+    chain: bytes = bytes(16)
+    depth: int = -1
+    states: dict[int, tuple[int, dict[str, bytes]]] = field(default_factory=dict)
+
+
 class RawInline:
     """Encodes and writes the engine's rows inline, one transaction a checkpoint.
 
-    Tables, indexes and settings are the engine's own; keys and threads are remembered as there.
+    Tables, indexes, settings, rows, compression, digests and checksums are the engine's own (its
+    ``verify`` finds nothing amiss); keys and threads are remembered as there. What it leaves out:
+    looking for values that cannot be stored or are to be kept apart, everything that is decided by
+    where a checkpoint goes, and all that it would take for two to write at once.
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.db = _connect(path, "auto_vacuum = INCREMENTAL", "secure_delete = FAST")
         upgrade_file(self.db, 5.0)
         self.zstd = zstandard.ZstdCompressor(level=1, write_checksum=True)
-        self.threads: dict[int, tuple[int, int | None, bytes]] = {}
+        self.lines: dict[int, _Line] = {}
+        self.top = 0
 
     async def take(self, agent: int, step: Step) -> None:
         """Take one step."""
-        pack, squeeze, digest = msgspec.msgpack.encode, self.zstd.compress, blake2b
-        body = pack(step["append"])
-        state = pack(step["state"])
-        result = pack(step["tools_result"])
-        same = b"" if step["tools_result"] == step["append"][0] else squeeze(result)
-        meta = pack([None, step["next_node"], None])
-        stored_id = time.time_ns().to_bytes(8, "big") + agent.to_bytes(8, "big")
-        now = time.time_ns() // 1_000_000
         execute = self.db.execute
         execute("BEGIN IMMEDIATE")
         execute("PRAGMA data_version").fetchone()
-        if agent not in self.threads:
-            self._make_thread(agent, now)
-        number, head, chain = self.threads.get(agent, (0, None, b""))
-        chain = digest(body, digest_size=16, key=chain).digest()
-        execute(
-            "INSERT INTO batch VALUES (NULL, ?, '', ?, 1, 33, ?)", (agent, number, squeeze(body))
-        )
-        sealed = state + zlib.crc32(state).to_bytes(4, "big")
-        row = execute("INSERT INTO state VALUES (NULL, NULL, 0, 32, ?)", (sealed,)).lastrowid
-        place = (stored_id, agent, number, head, 1, 1, row, number + 1, None, 4, now)
-        facts = (*place, step["node"], meta, same, 34, chain)
-        whole = digest(pack(facts) + digest(state, digest_size=16).digest(), digest_size=16)
-        places = ", ".join("?" * 17)
-        head = execute(
-            f"INSERT INTO checkpoint VALUES (NULL, {places})", (*facts, whole.digest())
-        ).lastrowid
-        hot = (head, head, number, number + 1)
-        execute(
-            "UPDATE thread SET head = ?, open_tip = ?, step = ?, n_cp = ?, crc = ? WHERE pk = ?",
-            (*hot, zlib.crc32(repr((agent, *hot)).encode()), agent),
-        )
+        now = time.time_ns() // 1_000_000
+        line = self.lines.get(agent) or self._make_thread(agent, now)
+        row, number = line.row, line.row.n_cp
+        self.top = key = self.top + 1  # the same for a step's rows of each table
+        (message,) = step["append"]
+        item = _pack(message)
+        chain = blake2b(item, digest_size=16, key=line.chain).digest()
+        body = self.zstd.compress(b"\x91" + item)
+        execute(_BATCH, (key, row.pk, "", number, 1, 33, body))
+        state = self._put_state(line, key, step["state"])
+        result = _pack((0, len(item))) if step["tools_result"] == message else None
+        if result is None:
+            result = b"\x21" + self.zstd.compress(_pack(step["tools_result"]))
+        meta = _pack([None, step["next_node"], None])
+        stored_id = (now << 80 | random.getrandbits(80)).to_bytes(16, "big")
+        head, length, parents = row.head, number + 1, int(number > 0)
+        facts = (key, stored_id, row.pk, key, number, head, parents, 1, length, None)
+        more = (4, now, step["node"], meta, result, 34, chain)
+        digest = blake2b(_pack((facts, more, (), state)), digest_size=16).digest()
+        place = (key, stored_id, row.pk, number, head, parents, 1, key, length, None)
+        execute(_CHECKPOINT, (*place, *more, digest))
+        row = row._replace(head=key, open_tip=key, step=number, n_cp=length)
+        line.row, line.chain = row._replace(crc=crc_of(row)), chain
+        execute(_HOT, (key, key, number, length, line.row.crc, row.pk))
         execute("COMMIT")
-        self.threads[agent] = (number + 1, head, chain)
 
-    def _make_thread(self, agent: int, now: int) -> None:
-        names = (f"agent {agent}", agent, "main")
-        rest = (None, None, None, 0, None, None, None, 0, now, 0, 0, 0, 0, 0, 0)
-        places = ", ".join("?" * 19)
-        self.db.execute(f"INSERT INTO thread VALUES ({places})", (agent, *names, *rest))
+    def _put_state(self, line: _Line, key: int, state: dict[str, Any]) -> bytes:
+        """Write the state, as a difference where that is shorter; return its digest."""
+        whole = _pack(state)
+        values = split_map(whole)
+        depth = line.depth + 1
+        body, base = whole, None
+        if (below := base_depth(depth)) is not None and below in line.states:
+            base, before = line.states[below]
+            body = diff(before, values)
+            if len(body) >= len(whole) * 3 // 4:
+                body, base = whole, None
+        if base is None:
+            depth = 0
+            line.states.clear()
+        line.depth, line.states[depth] = depth, (key, values)
+        crc = zlib.crc32(body).to_bytes(4, "big")
+        self.db.execute(_STATE, (key, base, depth, 32, body + crc))
+        return blake2b(whole, digest_size=16).digest()
+
+    def _make_thread(self, agent: int, now: int) -> _Line:
+        pk = agent + 1
+        names = (f"agent {agent}", pk, "main")
+        row = sealed(ThreadRow(pk, *names, *(None,) * 3, 0, *(None,) * 3, 0, now, *(0,) * 5))
+        columns = ", ".join(f'"{name}"' for name in row._fields)
+        self.db.execute(f"INSERT INTO thread ({columns}) VALUES ({_places(19)})", row)
+        own = sealed(Lineage(pk, pk, None, None, 0, None))
+        self.db.execute(f"INSERT INTO lineage VALUES ({_places(7)})", own)
+        return self.lines.setdefault(agent, _Line(row))
 
     async def close(self) -> None:
-        """Close the database."""
+        """Close the database, once the engine has found nothing amiss in it."""
         self.db.close()
+        async with await create_checkpoint_engine(f"sqlite:///{self.path}") as engine:
+            report = await engine.verify()
+        assert not report.problems, report.problems
+        assert report.checkpoints == self.top
+
+
+def _places(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_BATCH = f"INSERT INTO batch VALUES ({_places(7)})"
+_STATE = f"INSERT INTO state VALUES ({_places(5)})"
+_CHECKPOINT = f"INSERT INTO checkpoint VALUES ({_places(18)})"
+_HOT = "UPDATE thread SET head = ?, open_tip = ?, step = ?, n_cp = ?, crc = ? WHERE pk = ?"
 
 
 class BareInsert:
