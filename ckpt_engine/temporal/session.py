@@ -211,6 +211,7 @@ class Session:
     in_flight: int = 0
     waiting: int = 0
     extended: set[str] = field(default_factory=set)
+    _born: int | None = None
     calls: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @classmethod
@@ -367,7 +368,9 @@ class Session:
         self.in_flight += 1
         if replay and self.way:
             self.way.answering += 1
-        return Step(header, on, self, live=not workflow.unsafe.is_replaying())
+        # only asked for while there is an origin to tell of
+        live = self.origin is not None and not workflow.unsafe.is_replaying()
+        return Step(header, on, self, live=live)
 
     def current_line(self) -> Line:
         """Return the line that a step scheduled now belongs to."""
@@ -433,14 +436,19 @@ class Session:
 
     def draw_id(self) -> str:
         """Return a new checkpoint id."""
-        return new_id(self.rng)
+        return self._new_id(self.rng)
+
+    def _new_id(self, rng: Random) -> str:
+        if self._born is None:
+            self._born = _born()
+        return new_checkpoint_id(rng, at_ms=self._born)
 
     def _draw(self, fingerprint: str, *, local: bool) -> str:
         # A local activity may run and be lost with its worker before the server knew of it, and
         # a replay may then schedule another in its place: its id says which one it is.
         if not local:
-            return new_id(self.rng)
-        drawn = new_id(self.local_rng)
+            return self._new_id(self.rng)
+        drawn = self._new_id(self.local_rng)
         mixed = blake2b(f"{drawn}{fingerprint}".encode(), digest_size=10).hexdigest()
         return mixed + drawn[20:]
 
@@ -615,15 +623,20 @@ def new_id(rng: Random) -> str:
     Its time is the run's start: that of the workflow task is another one when the task is tried
     again, and local activities may have committed their steps, and step 0, under ids of the first.
     """
-    return new_checkpoint_id(rng, at_ms=int(workflow.info().workflow_start_time.timestamp() * 1000))
+    return new_checkpoint_id(rng, at_ms=_born())
+
+
+def _born() -> int:
+    """Return when the run began, in milliseconds since 1970."""
+    return int(workflow.info().workflow_start_time.timestamp() * 1000)
 
 
 def fingerprint_of(name: str, args: Sequence[Any]) -> str:
     """Return a digest of the type and arguments of an activity or a sub-workflow."""
     digest = blake2b(name.encode(), digest_size=8)
     if _PLAIN.issuperset(map(type, args)):
-        # as a converter would have it, for a tenth of the time
-        digest.update(json.dumps(args).encode())
+        # as telling as what a converter makes of it, for a tenth of the time
+        digest.update(ascii(list(args)).encode())
         return digest.hexdigest()
     try:
         for payload in workflow.payload_converter().to_payloads(args):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from temporalio import workflow
@@ -255,19 +256,19 @@ class _Outbound(WorkflowOutboundInterceptor):
     ) -> None:
         super().__init__(next)
         self._inbound = inbound
+        self._queue = cache(lambda: workflow.info().task_queue)
 
     def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:
         if input.activity in ENGINE_ACTIVITIES:
             return self.next.start_activity(input)
-        queue = input.task_queue or workflow.info().task_queue
-        policy = self._inbound.policies.of(input.activity, queue)
+        policy = self._inbound.policies.of(input.activity, input.task_queue or self._queue())
         return self._step(input, policy, self.next.start_activity, local=False)
 
     def start_local_activity(
         self,
         input: StartLocalActivityInput,
     ) -> workflow.ActivityHandle[Any]:
-        policy = self._inbound.policies.of(input.activity, workflow.info().task_queue)
+        policy = self._inbound.policies.of(input.activity, self._queue())
         return self._step(input, policy, self.next.start_local_activity, local=True)
 
     def _step(
