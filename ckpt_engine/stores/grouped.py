@@ -8,6 +8,7 @@ would cost a hop between threads.
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 from ..errors import CheckpointError, EngineClosed, StoreBusy, StoreUnavailable
 from ..store import Expect, Store, Tx
+from .crowd import Crowd
 from .transaction import SqlTx
 from .worker import Worker, tell
 
@@ -42,6 +44,7 @@ class GroupedStore(Store):
     def __init__(self, group: int) -> None:
         self._group = group
         self._queue: deque[Write] = deque()
+        self._crowd = Crowd(time.monotonic())
         self._writing = Worker("ckpt-write")
         self._closed = False
 
@@ -82,6 +85,8 @@ class GroupedStore(Store):
     def _commit_queued(self) -> None:
         """Commit what is queued, group by group; on the thread that writes."""
         while self._queue:
+            if pause := self._crowd.pause(len(self._queue), time.monotonic()):
+                time.sleep(pause)
             group = [self._queue.popleft() for _ in range(min(len(self._queue), self._group))]
             # without those whose callers were cancelled before it began
             group = [write for write in group if not write.done.done()]
@@ -93,6 +98,8 @@ class GroupedStore(Store):
                 for write in group:
                     write.error = write.error or err
             tell(group[0].done.get_loop(), partial(self._deliver, group))
+            threads = (name for write in group if write.expect for name in write.expect.threads)
+            self._crowd.note(threads, len(group), time.monotonic())
 
     def _deliver(self, group: list[Write]) -> None:
         """Tell the callers; on their loop."""

@@ -1,0 +1,61 @@
+"""A group waits for others only where a crowd writes, and only a little."""
+
+from __future__ import annotations
+
+from ckpt_engine.stores.crowd import Crowd
+
+
+def crowd_of(agents: int, between: float, *, seconds: float = 2.0) -> tuple[Crowd, float]:
+    """Return what is known of agents that write one by one, each once in ``between`` seconds."""
+    crowd, now = Crowd(0.0), 0.0
+    for number in range(int(seconds * agents / between)):
+        now = (number + 1) * between / agents
+        crowd.note([f"agent-{number % agents}"], 1, now)
+    return crowd, now
+
+
+def test_one_agent_never_waits_however_fast_it_is() -> None:
+    for between in (0.001, 0.005, 0.1, 1.0):
+        crowd, now = crowd_of(1, between)
+        assert crowd.pause(1, now) == 0.0
+
+
+def test_a_few_agents_never_wait() -> None:
+    for between in (0.01, 0.1, 1.0):
+        crowd, now = crowd_of(8, between)
+        assert crowd.pause(1, now) == 0.0
+
+
+def test_a_crowd_waits_for_a_small_part_of_what_an_agent_takes() -> None:
+    crowd, now = crowd_of(50, 0.2)
+    assert 0.005 < crowd.pause(1, now) <= 0.05 * 0.2 * 1.01  # the window ends between two writes
+
+
+def test_a_crowd_of_slow_agents_waits_for_ten_milliseconds_at_most() -> None:
+    crowd, now = crowd_of(2000, 10.0)
+    assert crowd.pause(1, now) == 0.01
+
+
+def test_agents_so_fast_that_waiting_gains_nothing_do_not_wait() -> None:
+    crowd, now = crowd_of(64, 0.004)
+    assert crowd.pause(1, now) == 0.0
+
+
+def test_nobody_waits_when_most_of_the_crowd_is_there() -> None:
+    crowd, now = crowd_of(50, 0.2)
+    assert crowd.pause(25, now) == 0.0
+
+
+def test_nobody_waits_for_a_crowd_that_has_gone() -> None:
+    crowd, now = crowd_of(50, 0.2)
+    assert crowd.pause(1, now + 1.0) == 0.0
+    for number in range(300):
+        crowd.note(["the last"], 1, now + number * 0.005)
+    assert crowd.pause(1, now + 1.5) == 0.0
+
+
+def test_writes_that_say_no_thread_make_no_crowd() -> None:
+    crowd = Crowd(0.0)
+    for number in range(1000):
+        crowd.note([], 1, number * 0.001)
+    assert crowd.pause(1, 1.0) == 0.0
