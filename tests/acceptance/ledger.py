@@ -17,7 +17,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._path = path
-        self._lines: list[dict[str, Any]] = []
+        self._lines: dict[str, list[dict[str, Any]]] = {}
         self._read_to = 0
 
     def note(self, what: str, **facts: Any) -> None:
@@ -25,21 +25,31 @@ class Ledger:
         os.write(self._file, (json.dumps(line) + "\n").encode())
 
     def read(self, what: str, **facts: Any) -> list[dict[str, Any]]:
+        return self._since(what, 0, facts)
+
+    def _since(self, what: str, start: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
         with self._path.open("rb") as file:
             file.seek(self._read_to)
             new = file.read()
         self._read_to += len(new)
-        self._lines += map(json.loads, new.splitlines())
-        return [
-            line
-            for line in self._lines
-            if line["what"] == what and all(line.get(key) == facts[key] for key in facts)
-        ]
+        for line in map(json.loads, new.splitlines()):
+            self._lines.setdefault(line["what"], []).append(line)
+        lines = self._lines.setdefault(what, [])[start:]
+        return [line for line in lines if all(line.get(key) == facts[key] for key in facts)]
 
     async def until(self, what: str, *, times: int = 1, **facts: Any) -> list[dict[str, Any]]:
         """Wait until it has happened."""
-        await until(lambda: len(self.read(what, **facts)) >= times)
-        return self.read(what, **facts)
+        found: list[dict[str, Any]] = []
+        seen = 0
+
+        def happened() -> bool:
+            nonlocal seen
+            found.extend(self._since(what, seen, facts))
+            seen = len(self._lines[what])
+            return len(found) >= times
+
+        await until(happened)
+        return found
 
 
 async def until(happened: Callable[[], bool]) -> None:

@@ -17,7 +17,7 @@ SEED = int(os.environ.get("SOAK_SEED", random.randrange(10**6) if LONG else 1))
 
 @pytest.mark.timeout(120 + 2 * KILLS)
 async def test_kills_at_random_leave_no_doubles_and_no_losses(stage: Stage) -> None:
-    agents, workers = (32, 4) if LONG else (16, 2)
+    agents, workers = (64, 6) if LONG else (32, 4)
     soak = Soak(stage, kills=KILLS, agents=agents, workers=workers, seed=SEED)
     figures = await soak.run()
     print(f"seed {SEED}: {figures}")  # noqa: T201 - shown by `make soak`
