@@ -24,8 +24,6 @@ from ckpt_engine.temporal import Rewindable, Step, StepPolicy, current_step
 from .doom import DOOM, at_point
 from .ledger import Ledger
 
-POLICIES = {"recite": StepPolicy(record=False)}
-
 
 class Trip(BaseModel):
     """What an agent does: so many nodes, each one step, or a pair of steps side by side.
@@ -53,6 +51,14 @@ class Parcel(BaseModel):
     node: int
     token: str
     load: str = ""
+
+
+def policies_of(keep: str) -> dict[str, StepPolicy]:
+    """Return the policies of couriers of whose deliveries so much is kept."""
+    policy = StepPolicy(redact_result=lambda parcel: {"node": parcel.node})
+    if keep != "redacted":
+        policy = StepPolicy(keep=keep)  # type: ignore[arg-type]
+    return {"recite": StepPolicy(record=False), "deliver": policy}
 
 
 def _work(step: Step, trip: Trip, node: int) -> Parcel:

@@ -28,7 +28,7 @@ from temporalio.worker import (
 
 from ckpt_engine.temporal import CheckpointPlugin
 
-from .courier import POLICIES, Courier, deliver, deliver_sync, recite
+from .courier import Courier, deliver, deliver_sync, policies_of, recite
 from .doom import Doom, at_point, set_doom
 from .ledger import Ledger, until
 
@@ -54,6 +54,7 @@ class Setup:
         processes: Whether sync activities run in a process pool.
         limit: Largest result, in bytes.
         cached: Workflows that it keeps in memory.
+        keep: What of a delivery's result is kept: ``all``, ``digest``, ``nothing``, ``redacted``.
     """
 
     address: str
@@ -63,6 +64,7 @@ class Setup:
     processes: bool = False
     limit: int = 1_000_000
     cached: int = 100
+    keep: str = "all"
     doom: Doom = field(default_factory=Doom)
 
 
@@ -105,7 +107,11 @@ async def _work(setup: Setup) -> None:
     client = await Client.connect(
         setup.address,
         data_converter=pydantic_data_converter,
-        plugins=[CheckpointPlugin(setup.url, policies=POLICIES, max_result_bytes=setup.limit)],
+        plugins=[
+            CheckpointPlugin(
+                setup.url, policies=policies_of(setup.keep), max_result_bytes=setup.limit
+            )
+        ],
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
@@ -21,6 +24,8 @@ from ckpt_engine.temporal.registration import register
 from ckpt_engine.temporal.search_attributes import BRANCH, SESSION, THREAD
 from tests.temporal.app import ACTIVITIES, Walker
 from tests.temporal.conftest import POLICIES
+
+from .tickets import CUSTOMER, URGENCY, Ticket, handle
 
 
 async def connect(env: WorkflowEnvironment, url: str, namespace: str) -> Client:
@@ -89,6 +94,52 @@ async def test_everything_that_came_of_a_session_is_found(
         }
         assert await found(f"{THREAD.name} = '{aside.thread}'") == {"aside": aside.workflow_id}
     assert await register(client) == []
+
+
+async def test_children_carry_the_search_attributes_that_their_parent_has_by_then(
+    temporal_env: WorkflowEnvironment, namespace: str, tmp_path: Path, task_queue: str
+) -> None:
+    client = await connect(temporal_env, f"sqlite:///{tmp_path}/ckpt.db", namespace)
+    await client.operator_service.add_search_attributes(
+        AddSearchAttributesRequest(
+            namespace=namespace,
+            search_attributes={
+                CUSTOMER.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+                URGENCY.name: IndexedValueType.INDEXED_VALUE_TYPE_INT,
+            },
+        )
+    )
+    given = TypedSearchAttributes([SearchAttributePair(CUSTOMER, "ann")])
+    async with (
+        Worker(client, task_queue=task_queue, workflows=[Ticket], activities=[handle]),
+        await create_checkpoint_engine(f"sqlite:///{tmp_path}/ckpt.db") as engine,
+    ):
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    ticket = await client.start_workflow(
+                        Ticket.run, id=task_queue, task_queue=task_queue, search_attributes=given
+                    )
+                except RPCError:
+                    await asyncio.sleep(0.1)  # the server has not heard of them everywhere yet
+                else:
+                    break
+            while (await ticket.describe()).typed_search_attributes.get(URGENCY) is None:
+                await asyncio.sleep(0.05)
+        sessions = Sessions(client, engine)
+        branch = BranchRequest(at=Target(step=1), name="aside")
+        children = [
+            await sessions.branch(ticket.id, branch),
+            await sessions.rewind(ticket.id, RewindRequest(to=Target(step=1))),
+        ]
+        for child in children:
+            there = client.get_workflow_handle(child.workflow_id)
+            seen = (await there.describe()).typed_search_attributes
+            assert (seen[CUSTOMER], seen[URGENCY]) == ("ann", 3)
+            assert seen[BRANCH] == child.branch
+            await there.signal(Ticket.solve)
+            assert await there.result() == "answer"
+        assert await ticket.result() == "answer"
 
 
 async def test_what_cannot_be_registered_is_said_with_what_to_do(

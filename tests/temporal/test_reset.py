@@ -11,7 +11,8 @@ import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import CancelledError
 from temporalio.testing import WorkflowEnvironment
 
 from ckpt_engine import CheckpointInfo
@@ -129,6 +130,45 @@ async def test_a_reset_to_the_task_of_a_rewind_starts_another_child(app: App) ->
     children = (await app.sessions.status(first.id)).children
     assert [c.state for c in children] == ["completed"]
     assert children[0].workflow_id != child.workflow_id
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_reset_beside_a_running_stand_in_leaves_it_to_itself(
+    app: App, cancelled: bool
+) -> None:
+    """The new life carries the rewind out again; nobody waits for the first life's stand-in."""
+    first = await app.start(3)
+    reached, _ = gate(first.id, 1)
+    await reached.wait()
+    in_child, opened = gate(first.id, 2)
+    request = RewindRequest(to=Target(step=1))
+    await first.signal("rewind", request.model_dump(mode="json"))
+    await in_child.wait()
+    left = (await app.sessions.status(first.id)).children[0]
+    beside = await app.sessions.branch(left.workflow_id, BranchRequest(at=Target(step=1), name="b"))
+    old = app.client.get_workflow_handle(left.workflow_id)
+
+    reset = await reset_before_step(app, first.id, 2)
+    assert await reset.result() == ["at 0", "at 1", "at 2"]
+    status = await app.sessions.status(first.id)
+    assert [(c.kind, c.state) for c in status.children] == [("rewind", "completed")]
+    assert status.active_workflow_id != left.workflow_id
+    assert (await old.describe()).status == WorkflowExecutionStatus.RUNNING
+    assert (await app.engine.active_thread(status.session)).id == status.active_thread
+
+    if cancelled:
+        await old.cancel()
+        with pytest.raises(WorkflowFailureError) as ended:
+            await old.result()
+        assert isinstance(ended.value.cause, CancelledError)
+    opened.set()
+    if not cancelled:
+        assert await old.result() == ["at 0", "at 1", "at 2"]
+    branch = app.client.get_workflow_handle(beside.workflow_id)
+    assert await branch.result() == ["at 0", "at 1", "at 2"]
+    # What it did since is on its own thread, and changed nothing of what the session goes on with.
+    assert (await app.engine.active_thread(status.session)).id == status.active_thread
+    assert (await app.engine.verify()).ok
 
 
 async def test_a_step_that_a_signal_lets_go_gets_a_new_checkpoint_as_well(
