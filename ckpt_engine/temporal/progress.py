@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..model import SnapshotTrigger
+from ..model import SnapshotTrigger, StepCommit, new_checkpoint_id
 
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
@@ -73,22 +73,33 @@ class Progress:
     async def _take(self, step: Step | None) -> None:
         engine, header = self._engine, self._header
         content = {} if step is None else self._content(step)  # now: the body may go on meanwhile
-        start = await engine.get_info(header.parents[0])
+        changed = {} if step is None else self._changed(step, content["messages"])
+        starts = [await engine.get_info(parent) for parent in header.parents]
         name = f"inside-step-{header.step}-{header.id[:8]}"
-        thread = await engine.branch(start.id, name, thread_id=f"{header.session}/{name}")
-        await engine.snapshot(
-            thread.id,
-            **content,
-            trigger=SnapshotTrigger.INTERVAL,
-            node=start.next_node or "inside a step",
-            next_node=start.next_node,
-            metadata={
+        thread = await engine.branch(starts[0].id, name, thread_id=f"{header.session}/{name}")
+        about: dict[str, Any] = {
+            "trigger": SnapshotTrigger.INTERVAL,
+            "node": starts[0].next_node or "inside a step",
+            "next_node": starts[0].next_node,
+            "metadata": {
                 **self._facts,
                 "phase": "interval",
                 "inside": header.id,
                 "seconds": round(time.monotonic() - self._began, 3),
             },
+        }
+        if thread.head != starts[0].id:
+            await engine.snapshot(thread.id, **content, **about)
+            return
+        first = StepCommit(  # of all that the step began with: a replay has done those
+            checkpoint_id=new_checkpoint_id(),
+            thread_id=thread.id,
+            step=max(start.step for start in starts) + 1,
+            parents=tuple(header.parents),
+            **changed,
+            **about,
         )
+        await engine.commit_step(first)
 
     def _content(self, step: Step) -> dict[str, Any]:
         changes = step.changes()
@@ -97,3 +108,15 @@ class Progress:
             new = 0 if changes.messages is not None else len(messages) - len(changes.added)
             messages[new:] = [self._policy.redact(message) for message in messages[new:]]
         return {"messages": messages, "state": copy.deepcopy(step.state)}
+
+    @staticmethod
+    def _changed(step: Step, messages: list[Any]) -> dict[str, Any]:
+        """Return what is the step's own of the content, as a step's commit has it."""
+        changes = step.changes()
+        old = len(messages) - len(changes.added)
+        return {
+            "append": [] if changes.messages is not None else messages[old:],
+            "messages": messages if changes.messages is not None else None,
+            "state_set": copy.deepcopy(changes.state_set),
+            "state_delete": changes.state_delete,
+        }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from temporalio import activity
@@ -14,19 +15,20 @@ from ckpt_engine.temporal import BranchRequest, StepPolicy, Target, current_step
 
 from .app import ACTIVITIES, gate, walk
 from .conftest import POLICIES, App, running_app
+from .family import Researchers, think
 
 OFTEN = SnapshotConfig(
     triggers=SnapshotConfig().triggers | {SnapshotTrigger.INTERVAL}, interval_seconds=0.02
 )
 
 
-async def inside(app: App, workflow_id: str, count: int) -> list[CheckpointInfo]:
-    """Wait for so many checkpoints inside the step that is running; the oldest first."""
+async def inside(app: App, workflow_id: str, count: int, step: int = 3) -> list[CheckpointInfo]:
+    """Wait for so many checkpoints inside a step that is running; the oldest first."""
     session = (await app.engine.get_thread(await app.thread(workflow_id))).session_id
     async with asyncio.timeout(30):
         while True:
             threads = await app.engine.list_threads(session)
-            aside = [thread for thread in threads if thread.branch.startswith("inside-step-3-")]
+            aside = [thread for thread in threads if thread.branch.startswith(f"inside-step-{step}-")]
             if aside:
                 points = await app.engine.list_time_travel_points(aside[0].id)
                 taken = [p for p in points if p.trigger == SnapshotTrigger.INTERVAL]
@@ -60,6 +62,33 @@ async def test_a_long_step_leaves_checkpoints_and_a_branch_from_one_begins_it_ag
         points = await app.engine.list_time_travel_points(thread)
         assert [p.node for p in points] == ["walk"] * 4 + ["start"]
         assert SnapshotTrigger.INTERVAL not in {p.trigger for p in points}
+        assert (await app.engine.verify()).ok
+
+
+async def test_a_branch_from_inside_a_step_that_joins_lines_does_none_of_them_again(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/c.db"
+    options: dict[str, Any] = {"workflows": [Researchers], "activities": [think]}
+    async with running_app(temporal_env, url, task_queue, config=OFTEN, **options) as app:
+        reached, opened = gate(f"{task_queue}/writer", 0)
+        handle = await app.client.start_workflow(
+            Researchers.run, args=[["x", "y"], 1], id=task_queue, task_queue=task_queue
+        )
+        await reached.wait()
+        first, second = (await inside(app, handle.id, 2, step=4))[:2]
+        assert (len(first.parents), second.parents) == (2, (first.id,))
+        partly = await app.engine.get(first.id)
+        assert [m["content"] for m in partly.messages] == ["asker 0", "x 0", "y 0", "writer 0"]
+        assert partly.state == {"asker": 0, "x": 0, "y": 0, "writer": 0}
+        assert "replaced" not in first.summary
+        branch = BranchRequest(at=Target(checkpoint=second.id), name="from-the-middle")
+        started = await app.sessions.branch(handle.id, branch)
+        opened.set()
+        again = await app.client.get_workflow_handle(started.workflow_id).result()
+        assert again["writer"] == [["asker 0", "x 0", "y 0", "writer 0"]]
+        points = await app.engine.list_time_travel_points(started.thread)
+        assert [p.node for p in points if p.thread_id == started.thread] == ["think", "branch"]
         assert (await app.engine.verify()).ok
 
 
