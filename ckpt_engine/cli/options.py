@@ -68,7 +68,9 @@ Port = Annotated[
 ]
 UiPort = Annotated[
     int | None,
-    typer.Option(help="The web page's port; port + 1000, or a free one. [CKPT_UI_PORT]", min=1),
+    typer.Option(
+        help="The web page's port; port + 1000, or a free one. [CKPT_UI_PORT]", min=1, max=65_535
+    ),
 ]
 Agent = Annotated[
     str | None,

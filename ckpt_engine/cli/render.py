@@ -59,6 +59,8 @@ def legend(tree: CheckpointTree) -> str:
         marks.append("◆ head of another thread")
     if any(node.info.metadata.get("late") for node in tree.nodes):
         marks.append("(late) ended after its line was left")
+    if any(node.info.metadata.get("disputed") for node in tree.nodes):
+        marks.append("(disputed) parallel lines changed the same state, the later one counts")
     return " · ".join(marks)
 
 

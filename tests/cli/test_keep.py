@@ -30,6 +30,8 @@ def test_gc_says_what_it_would_remove_and_removes_that_with_yes(ckpt: Ckpt) -> N
     assert "would remove 13 checkpoints" in planned
     assert "kept 1: branch point" in planned
     assert "messages of theirs stay" in planned
+    assert "next: " in planned
+    assert "ckpt gc --keep last:1 --yes" in planned
     assert len(ckpt.json("log", "trip")) == 9
     plan = ckpt.json("gc", "--session", "trip", "--keep", "last:2 | milestones:3")
     assert plan["dry_run"] is True

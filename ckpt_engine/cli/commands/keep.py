@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,9 +66,17 @@ def gc(
         async with open_engine(settings) as engine:
             places = await _places(engine, session, thread)
             reports = await _collect_all(engine, policy, places, dry_run=not yes)
-        _print_collected(out, reports, dry_run=not yes)
+        _print_collected(out, reports, None if yes else _command(keep, session, thread))
 
     run(work(), as_json=as_json)
+
+
+def _command(keep: str, session: str | None, thread: str | None) -> str:
+    """Return the command that does what was only said."""
+    words = ["ckpt", "gc", "--keep", keep]
+    for option, value in (("--session", session), ("--thread", thread)):
+        words += [option, value] if value is not None else []
+    return shlex.join([*words, "--yes"])
 
 
 async def _places(
@@ -119,7 +128,8 @@ async def _collect_all(
     return reports
 
 
-def _print_collected(out: Output, reports: list[CollectReport], *, dry_run: bool) -> None:
+def _print_collected(out: Output, reports: list[CollectReport], to_do_it: str | None) -> None:
+    dry_run = to_do_it is not None
     dropped = [checkpoint_id for report in reports for checkpoint_id in report.dropped]
     kept: dict[str, int] = {}
     for report in reports:
@@ -143,8 +153,8 @@ def _print_collected(out: Output, reports: list[CollectReport], *, dry_run: bool
         out.say(f"kept {count}: {reason}")
     if messages:
         out.say(f"{_count(messages, 'message')} of theirs stay, since later checkpoints have them")
-    if dry_run and dropped:
-        out.following("the same with --yes")
+    if to_do_it is not None and dropped:
+        out.following(to_do_it)
     elif not dry_run:
         out.say(f"{freed:,} bytes given back")
 
