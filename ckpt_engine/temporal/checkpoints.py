@@ -132,8 +132,10 @@ async def prepare_child(
         name = await free_name(engine, ask.session, ask.thread, "rewind")
     await engine.branch(seeds[0].id, name, thread_id=ask.thread)
     parents, step = tuple(seed.id for seed in seeds), seeds[-1].step + 1
-    if ask.resume == "replay" and "append" in content and any(map(_on_a_line, seeds)):
-        parents, step = (*parents, await _share(engine, ask, seeds, content)), step + 1
+    given = any(content.get(part) for part in ("append", "state_set"))
+    if ask.resume == "replay" and given and any(map(_on_a_line, seeds)):
+        summary = _summary(overrides)
+        parents, step = (*parents, await _share(engine, ask, seeds, content, summary)), step + 1
         content = {}
     await engine.commit_step(
         StepCommit(
@@ -174,6 +176,7 @@ async def _share(
     ask: PrepareChild,
     seeds: Sequence[CheckpointInfo],
     content: dict[str, Any],
+    summary: str,
 ) -> str:
     """Commit what a child changes apart from its seed, so that lines side by side can have it.
 
@@ -191,7 +194,11 @@ async def _share(
             **content,
             trigger=SnapshotTrigger.MANUAL,
             node="overrides",
-            metadata={"fingerprint": "overrides", **({"sub": ask.sub} if ask.sub else {})},
+            metadata={
+                "fingerprint": "overrides",
+                "summary": summary,
+                **({"sub": ask.sub} if ask.sub else {}),
+            },
         )
     )
     return shared

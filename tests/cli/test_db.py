@@ -32,6 +32,17 @@ def test_an_old_database_is_recognised_and_upgraded(kind: str, tmp_path: Path, c
     assert server().password not in str((old, done, now))
 
 
+def test_a_database_with_nothing_in_it_yet_is_not_taken_for_an_old_one(
+    tmp_path: Path, ckpt: Ckpt
+) -> None:
+    db = ("--db", url_in(tmp_path))
+    said = ckpt("db", "status", *db)
+    assert "nothing there yet" in said
+    assert "upgrade" not in said
+    assert "made the tables" in ckpt("db", "upgrade", *db)
+    assert "checkpoints 0" in ckpt("db", "status", *db)
+
+
 async def test_copy_and_status_say_what_they_did(tmp_path: Path, ckpt: Ckpt) -> None:
     source, target = f"sqlite:///{tmp_path}/a.db", url_in(tmp_path)
     await fill(source)

@@ -157,9 +157,13 @@ async def test_lines_stay_apart_after_a_rewind_across_them(app: App, say: str) -
         for reached, _ in both:
             await reached.wait()
     overrides = saying(say) if say else Overrides()
-    await app.sessions.rewind(workflow_id, RewindRequest(to=Target(step=5), overrides=overrides))
+    request = RewindRequest(to=Target(step=5), overrides=overrides)
+    child = await app.sessions.rewind(workflow_id, request)
     seen = await handle.result()
     said = [say] if say else []
+    points = await app.engine.list_time_travel_points(child.thread)
+    shared = [point.summary for point in points if point.node == "overrides"]
+    assert shared == [f"adds “{say}”" for say in said]
     for name in ("ann", "bob"):
         before = ["asker 0", f"{name} 0", f"{name} 1", *said]
         assert seen[name][2:] == [before, [*before, f"{name} 2"]]

@@ -28,7 +28,9 @@ async def inside(app: App, workflow_id: str, count: int, step: int = 3) -> list[
     async with asyncio.timeout(30):
         while True:
             threads = await app.engine.list_threads(session)
-            aside = [thread for thread in threads if thread.branch.startswith(f"inside-step-{step}-")]
+            aside = [
+                thread for thread in threads if thread.branch.startswith(f"inside-step-{step}-")
+            ]
             if aside:
                 points = await app.engine.list_time_travel_points(aside[0].id)
                 taken = [p for p in points if p.trigger == SnapshotTrigger.INTERVAL]

@@ -11,12 +11,20 @@ import typer
 from ..options import Database, Home, Json, settings_from
 from ..output import Output
 from ..running import run
+from ..settings import Settings
 
 __all__ = ["app"]
 
 app = typer.Typer(
     help="The database itself: its version, its upgrade, its copy.", no_args_is_help=True
 )
+
+
+def _is_empty(version: str | None, settings: Settings) -> bool:
+    """Tell whether a database without a version has nothing of ours, or is older than versions."""
+    from ...quickstart import is_postgres
+
+    return version is None and is_postgres(settings.engine_url)  # which had them from its first day
 
 
 @app.command()
@@ -40,10 +48,12 @@ def status(home: Home = None, db: Database = None, as_json: Json = False) -> Non
         out.data(facts)
         if as_json:
             return
-        facts["version"] = found or "none: from before versions were kept"
+        empty = _is_empty(found, settings)
+        none = "nothing there yet" if empty else "from before versions were kept"
+        facts["version"] = found or f"none: {none}"
         for name, value in facts.items():
             out.say(f"{name:12}{value:,}" if isinstance(value, int) else f"{name:12}{value}")
-        if found != newest:
+        if found != newest and not empty:
             out.say("stop its workers before you upgrade it")
             out.following("ckpt db upgrade")
 
@@ -64,7 +74,10 @@ def upgrade(home: Home = None, db: Database = None, as_json: Json = False) -> No
         out.data({"url": settings.shown_url, "before": before, "after": after})
         if as_json:
             return
-        was = f"version {before}" if before else "before versions were kept"
+        if _is_empty(before, settings):
+            out.say(f"nothing was there yet; made the tables of version {after}")
+            return
+        was = f"version {before}" if before else "from before versions were kept"
         out.say(f"{was} already" if before == after else f"upgraded from {was} to {after}")
 
     run(work(), as_json=as_json)
