@@ -47,6 +47,7 @@ class GroupedStore(Store):
         self._crowd = Crowd(time.monotonic())
         self._writing = Worker("ckpt-write")
         self._closed = False
+        self._alone = True  # whether the last write shared its transaction with no other
 
     @abstractmethod
     def _commit_together(self, group: list[Write], *, alone: bool) -> None:
@@ -75,7 +76,11 @@ class GroupedStore(Store):
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         self._queue.append(Write(work, expect, done))
-        if len(self._queue) == 1:  # else the thread has not yet seen the one before
+        if len(self._queue) > 1:
+            pass  # the thread has not yet seen the one before
+        elif self._alone:
+            self._wake()
+        else:
             loop.call_soon(self._wake)  # after those who are ready to write as well
         return await done
 
@@ -92,6 +97,7 @@ class GroupedStore(Store):
             group = [write for write in group if not write.done.done()]
             if not group:
                 continue
+            self._alone = len(group) == 1
             try:
                 self._commit_group(group)
             except BaseException as err:  # noqa: BLE001  (whatever it is, it goes to the callers)

@@ -34,6 +34,7 @@ __all__ = ["SqlStore"]
 T = TypeVar("T")
 
 _INCREMENTAL = 2
+_LONGEST_LOG = 4_200_000  # bytes of the log that stay for those who write next
 _PATIENCE = 30.0  # seconds that an upgrade waits for those who write
 
 
@@ -125,6 +126,7 @@ class SqlStore(GroupedStore):
         when_free(db, "PRAGMA journal_mode = WAL", self._timeout)
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA secure_delete = FAST")
+        db.execute(f"PRAGMA journal_size_limit = {_LONGEST_LOG}").fetchone()
         if version_of(db) is None and not _tables(db):
             upgrade_file(db, self._timeout)
         check_version(version_of(db), self._path)
@@ -172,7 +174,10 @@ class SqlStore(GroupedStore):
     async def write_back(self) -> None:
         self._check_open()
         with translated(self._path):
-            await self._writing.run(partial(_empty_log, self._writer))
+            # its file stays: a log that must grow again makes each commit wait for the file system
+            await self._writing.run(
+                lambda: self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            )
 
     async def size(self) -> int:
         self._check_open()

@@ -43,7 +43,19 @@ async def test_the_file_gets_shorter_after_a_collection_by_hand(tmp_path: Path) 
         report = await engine.collect(KEEP_LAST_N(2), thread_id="t")
         assert report.bytes_freed > 500_000
         await asyncio.wait_for(_until_small(path, 400_000), 30)
-        assert path.with_name("a.db-wal").stat().st_size == 0
+
+
+async def test_a_log_that_was_long_is_cut_and_one_of_common_length_is_used_again(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "a.db-wal"
+    async with await create_checkpoint_engine(str(tmp_path / "a.db")) as engine:
+        await engine.snapshot("t", append=[[_noise(n) for n in range(3000)]])
+        assert log.stat().st_size > 5_000_000
+        await engine.optimize()
+        assert log.stat().st_size > 0
+        await engine.snapshot("t", append=["next"])
+        assert log.stat().st_size < 4_300_000
 
 
 async def test_blocks_that_are_mostly_dead_are_cut(tmp_path: Path) -> None:
