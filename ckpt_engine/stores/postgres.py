@@ -39,7 +39,12 @@ KEYS = 64
 
 _PER_WRITE = 3  # a batch, a state, a checkpoint
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_TAKE_KEYS = "SELECT nextval('key'), pg_current_xact_id()::text FROM generate_series(1, %s)"
+_TAKE_KEYS = "SELECT nextval('key') FROM generate_series(1, %s)"
+_LOCK_ALONE, _LOCK_SHARED = (
+    f"SELECT pg_advisory_xact_lock{shared}(%s)::text, pg_current_xact_id()::text, nextval('key')"  # noqa: S608
+    " FROM generate_series(1, %s)"
+    for shared in ("", "_shared")
+)
 _HEADER = Struct("!iiIii")  # dimensions, whether there are nulls, type, length, lower bound
 _LENGTH = Struct("!i")
 _NULL = _LENGTH.pack(-1)
@@ -135,13 +140,12 @@ class PostgresTx(SqlTx):
         db, self._begun, self._shares, self._own = self._db, True, not alone, names
         with db.pipeline():
             db.execute("BEGIN")
-            shared = "" if alone else "_shared"
-            db.execute(f"SELECT pg_advisory_xact_lock{shared}(%s)", (lock,))
+            # before the others: what they find must be of after the lock
+            keys = db.execute(_LOCK_ALONE if alone else _LOCK_SHARED, (lock, blocks), binary=True)
             threads = self._locked(ThreadRow, "name", list(names)) if names else None
             known = self._locked(CheckpointRow, "id", list(ids)) if ids else None
-            keys = db.execute(_TAKE_KEYS, (blocks,), binary=True)
         taken = keys.fetchall()
-        self._blocks, self.number = [block for block, _ in taken], taken[0][1]
+        self._blocks, self.number = [row[-1] for row in taken], taken[0][1]
         if threads is not None:
             self._found_threads(names, list(map(ThreadRow._make, threads.fetchall())))
         if known is not None:

@@ -130,8 +130,16 @@ class PostgresServer:
     def kill(self) -> None:
         """Kill it and all its processes, as a power cut would."""
         if self._process is not None:
+            main = self._process.pid
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.kill(main, signal.SIGSTOP)  # so that it starts no more of them
+            # each is in a process group of its own, and would finish what it has begun
+            with contextlib.suppress(OSError):
+                for child in Path(f"/proc/{main}/task/{main}/children").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(child), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(main, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
