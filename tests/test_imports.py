@@ -32,6 +32,7 @@ IN_WORKFLOWS = {
         "branching",
         "children",
         "contract",
+        "headers",
         "replay_clock",
         "rewindable",
         "session",

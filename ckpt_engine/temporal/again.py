@@ -23,8 +23,8 @@ from temporalio.converter import WorkflowSerializationContext
 from temporalio.service import RPCError, RPCStatusCode
 
 from .contract import HEADER, SendAgain
+from .headers import read_header, sent_again
 from .rewindable import OWN_SIGNALS, OWN_UPDATES
-from .session import read_header, sent_again
 
 if TYPE_CHECKING:
     from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionStartedEventAttributes

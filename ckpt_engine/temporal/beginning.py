@@ -18,7 +18,8 @@ from .contract import (
     Origin,
     SessionHeader,
 )
-from .session import RESEEDING, Line, Session, new_id, read_header
+from .headers import read_header
+from .session import RESEEDING, Line, Session, new_id
 
 __all__ = ["begin_session"]
 

@@ -20,7 +20,8 @@ from temporalio.worker import StartChildWorkflowInput
 
 from .children import QUICK
 from .contract import HEADER, JOIN_CALL, RECALL, Caller, CallHeader, SessionHeader
-from .session import Line, Session, fingerprint_of, header_payload, new_id
+from .headers import header_payload
+from .session import Line, Session, fingerprint_of, new_id
 
 __all__ = ["SUB_WORKFLOWS", "JoinCall", "Recall", "call_sub_workflow", "never_asked_for"]
 

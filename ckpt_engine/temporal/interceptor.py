@@ -20,10 +20,10 @@ from .attempt import Attempt, Runtime
 from .context import StepScope, current_scope
 from .contract import HEADER
 from .failures import to_failure
+from .headers import read_step_header
 from .patience import Heartbeats
 from .policy import StepAdapter
 from .process_pool import InOtherProcess, runs_elsewhere
-from .session import read_step_header
 
 __all__ = ["CheckpointActivityInbound"]
 

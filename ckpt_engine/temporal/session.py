@@ -7,7 +7,6 @@ continue-as-new in a header. What it draws and counts is the same on every repla
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,9 +16,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Literal
 
-import msgspec
 from temporalio import workflow
-from temporalio.api.common.v1 import Payload
 
 from ..errors import CheckpointError
 from ..model import new_checkpoint_id
@@ -44,13 +41,8 @@ __all__ = [
     "Request",
     "Session",
     "fingerprint_of",
-    "header_payload",
-    "is_sent_again",
     "line",
     "new_id",
-    "read_header",
-    "read_step_header",
-    "sent_again",
 ]
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -61,48 +53,6 @@ _CARRIED = 20  # refusals that cross continue-as-new, so that the header stays s
 
 RESEEDING: dict[str, int] = {}
 """Run id -> new seed, of workflows that Temporal's reset puts back in the task being run."""
-
-
-def header_payload(value: SessionHeader | StepHeader) -> Payload:
-    """Return a header as a plain JSON payload, whatever converter the application uses."""
-    return Payload(metadata={"encoding": b"json/plain"}, data=value.to_json())
-
-
-def read_step_header(payload: Payload | None) -> StepHeader | None:
-    """Return the header of a step, or ``None`` where there is no header of ours.
-
-    Raises:
-        msgspec.ValidationError: It is one, but of a kind that this version cannot read.
-    """
-    if payload is None:
-        return None
-    try:
-        return StepHeader.from_json(payload.data)
-    except msgspec.DecodeError:
-        if read_header(payload) is None:
-            return None
-        raise
-
-
-def read_header(payload: Payload | None) -> dict[str, Any] | None:
-    """Return the header's fields, or ``None`` where there is no header of ours."""
-    if payload is None:
-        return None
-    try:
-        value = json.loads(payload.data)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def sent_again() -> Payload:
-    """Return the header of a message that was sent before, to a run that this one replays."""
-    return Payload(metadata={"encoding": b"json/plain"}, data=b'{"again":true}')
-
-
-def is_sent_again(payload: Payload | None) -> bool:
-    """Say whether a message is one from before the seed."""
-    return bool((read_header(payload) or {}).get("again"))
 
 
 class Line:

@@ -46,8 +46,8 @@ from .contract import (
     StartedChild,
     parse,
 )
+from .headers import header_payload
 from .joining import line_of, newest_thread
-from .session import header_payload
 
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine

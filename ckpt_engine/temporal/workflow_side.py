@@ -36,11 +36,12 @@ from .contract import (
     OUTCOME_FAILED,
     SessionHeader,
 )
+from .headers import header_payload, is_sent_again
 from .policy import Policies, StepPolicy
 from .replay_clock import ReplayClock
 from .rewindable import OWN_SIGNALS, OWN_UPDATES, Rewindable, resume_of
 from .search_attributes import show
-from .session import Session, header_payload, is_sent_again
+from .session import Session
 from .stand_in import tell_supervisor
 from .supervisor import Supervisor
 from .way import WaitingStep
