@@ -64,9 +64,10 @@ async def run_demo(
 ) -> int:
     """Run the demo and return its exit code: 0 only if everything in it really happened."""
     from .agents import has_worker
-    from .commands.serve import a_server, a_worker, until_one_ends
+    from .commands.serve import a_server, a_worker, check_agent, until_one_ends
     from .opening import connect, open_engine
 
+    check_agent(settings)
     report = TextReporter(None if out.as_json else out.console.file)
     async with a_server(settings, report, address, namespace) as (connection, served):
         client = await connect(connection)

@@ -50,6 +50,7 @@ def from_outside(err: Exception) -> CliError | None:
         return CliError(
             f"this needs {err.name}, which is not installed",
             f"pip install 'ckpt-engine[{extra}]'",
+            Exit.USAGE,
         )
     if isinstance(err, OSError):
         place = f" {err.filename}" if err.filename else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ThreadNotFound
+from ..errors import CheckpointError, ThreadNotFound
 from ..model import Thread, WorkflowRun
 from .errors import CliError, Exit
 from .server.connection import CONNECT_SECONDS, Connection
@@ -173,7 +173,12 @@ async def find_session(engine: CheckpointEngine, name: str | None) -> SessionRef
     if alike:
         names = ", ".join(s.name for s in alike[:5])
         raise CliError(f"{name!r} is the start of several sessions: {names}", "", Exit.USAGE)
-    raise CliError(f"no session {name!r}", "see what there is: ckpt list", Exit.NOT_FOUND)
+    hint = "see what there is: ckpt list"
+    with contextlib.suppress(CheckpointError):
+        info = await engine.resolve(name)
+        of = await _reference(engine, info.session_id)
+        hint = f"it is a checkpoint of session {of.name}: ckpt show {name}, or ckpt tree {of.name}"
+    raise CliError(f"no session {name!r}", hint, Exit.NOT_FOUND)
 
 
 async def _with_line(

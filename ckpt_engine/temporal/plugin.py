@@ -56,6 +56,9 @@ class CheckpointPlugin(SimplePlugin):
         policies: Activity type (or ``type@queue``, or ``*``) to what is a step and what is kept.
         max_result_bytes: Largest encoded result of a step; above it the step fails, clearly and
             not retryably, with nothing stored. The server's own limit by default.
+
+    Raises:
+        InvalidRequest: The URL is no text, or a policy is none.
     """
 
     def __init__(
@@ -68,6 +71,11 @@ class CheckpointPlugin(SimplePlugin):
         policies: Mapping[str, StepPolicy] | None = None,
         max_result_bytes: int = BLOB_LIMIT,
     ) -> None:
+        if not isinstance(engine_url, str):
+            raise InvalidRequest(
+                f"engine_url: a text such as 'sqlite:///checkpoints.db' is expected, "
+                f"not {engine_url!r}"
+            )
         self._engine_url = engine_url
         self._config = config
         self._keys = keys

@@ -68,9 +68,17 @@ def test_forget_asks_first_and_leaves_the_others_whole(ckpt: Ckpt) -> None:
     assert f"kept {origin[:7]}" in said
     assert "was erased on" in ckpt("show", secret, code=3)
     assert len(ckpt.json("log", "trip")) == 9
+    assert f"a checkpoint of session trip: ckpt show {origin}" in ckpt("tree", origin, code=3)
     assert ckpt.json("forget", "trip", "--yes")["kept"] == {}
     assert [row["session"] for row in ckpt.json("list")] == ["other"]
     assert "was erased on" in ckpt("tree", "trip", code=3)
+
+
+def test_a_new_key_is_all_that_is_on_stdout_and_can_be_used_as_it_is(tmp_path: Path) -> None:
+    made = Ckpt(environment(tmp_path))("key", "first").rstrip("\n")
+    assert "\n" not in made
+    with_key = Ckpt(environment(tmp_path, CKPT_KEYS=made))
+    assert "no checkpoint database" in with_key("list", code=5)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,18 @@ def test_a_second_command_finds_the_running_server(tmp_path: Path) -> None:
         assert again == {"address": first["address"], "started": False}
 
 
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_what_is_not_installed_is_told_before_a_server_starts(command: str, tmp_path: Path) -> None:
+    (tmp_path / "pydantic_ai.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'pydantic_ai'\", name='pydantic_ai')\n"
+    )
+    ckpt = Ckpt(environment(tmp_path, PYTHONPATH=str(tmp_path)))
+    said = ckpt(command, code=2)
+    assert "pip install 'ckpt-engine[agent]'" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "temporal.db").exists()
+
+
 def test_profiles_of_temporal_are_honoured(tmp_path: Path) -> None:
     file = tmp_path / "temporal.toml"
     file.write_text(

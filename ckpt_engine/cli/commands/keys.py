@@ -32,6 +32,7 @@ def key(
         out = Output(as_json)
         out.say(made)
         out.data({"name": name, "key": made})
-        out.following("export CKPT_KEYS='the line above'; a new database is then encrypted")
+        aside = Output(as_json=True)  # on stderr, so that $(ckpt key ...) is the key alone
+        aside.following("export CKPT_KEYS='the line above'; a new database is then encrypted")
 
     run(work(), as_json=as_json)

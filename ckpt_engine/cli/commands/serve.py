@@ -66,12 +66,9 @@ def up(
             database_url=db,
         )
         out = Output(as_json, settings)
-        from ...contrib.agent import load_agent
         from ..reporter import TextReporter
 
-        load_agent(
-            settings.agent or SHIPPED
-        )  # one that is not there is told before a server starts
+        check_agent(settings)
         async with (
             a_server(settings, TextReporter(), address, namespace) as (connection, served),
             a_worker(settings, connection) as running,
@@ -183,6 +180,20 @@ async def a_server(
         report.line(f"temporal server: started at {served.server.address}")
         config = _config(served.server.address, namespace)
         yield Connection(config, "ckpt's own server", served.server.ui), served
+
+
+def check_agent(settings: Settings) -> None:
+    """Refuse an agent that is not there, or that needs what is not, before a server starts.
+
+    Raises:
+        AgentNotLoaded: It cannot be loaded.
+        ModuleNotFoundError: The extra with what runs agents is not installed.
+    """
+    import ckpt_agent.worker  # noqa: F401
+
+    from ...contrib.agent import load_agent
+
+    load_agent(settings.agent or SHIPPED)
 
 
 @contextlib.asynccontextmanager
