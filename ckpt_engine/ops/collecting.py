@@ -153,7 +153,9 @@ class Collecting(Upkeep):
             except StaleError:
                 continue
             finally:
-                self._caches.drop([*plan.sweep.cids, *plan.sweep.relink], plan.ids + plan.changed)
+                # what has no row is not asked for by its key, and its content not at all
+                self._caches.checkpoints.drop(*plan.ids, *plan.changed)
+                self._caches.cids.drop(*plan.sweep.relink)
             return plan
         raise StaleError
 

@@ -7,15 +7,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, starmap
-from operator import le, lt
 from typing import Any
 
 from ..store import CheckpointRow, Cond, Edge, In, Lineage, Span, ThreadRow, Tx
 
 __all__ = ["Session", "among", "load"]
 
-_COLUMNS = ("cid", "id", "lineage", "step", "own", "state", "length", "logs", "at")
+_COLUMNS = ("cid", "id", "step", "own", "state", "length", "logs", "at", "parent")
 _SPARSE = 2  # so many times as long as there are keys, a range is still read faster than a list
 
 
@@ -71,8 +69,8 @@ def load(tx: Tx, session: int) -> Session:
     """Return a session, by the key of its root thread."""
     threads = {row.pk: row for row in tx.find(ThreadRow, session=session)}
     lineages = {row.pk: row for row in tx.find(Lineage, thread=In(list(threads)))}
-    found = tx.columns(CheckpointRow, *_COLUMNS, "parent", "nparents", lineage=In(list(lineages)))
-    cids, ids, lineage, steps, own, states, lengths, logs, times, parents, counts = _by_age(found)
+    found = _by_age(_columns(tx, list(lineages)))
+    cids, ids, steps, own, states, lengths, logs, times, parents, lineage = found
     at = dict(zip(cids, range(len(cids)), strict=True))
     firsts = list(map(at.get, parents))
     if firsts.count(None) != parents.count(None):
@@ -80,30 +78,34 @@ def load(tx: Tx, session: int) -> Session:
         for n, (first, parent) in enumerate(zip(firsts, parents, strict=True)):
             if first is None and parent is not None:
                 firsts[n] = before(lineage[n], steps[n] - 1)
-    joined = [n for n, count in enumerate(counts) if count > 1]
+    edges = _edges(tx, at)
     return Session(
         threads,
         lineages,
         *(cids, ids, lineage, steps, own, states, lengths, logs, times),
         at,
         firsts,
-        _edges(tx, at, [cids[n] for n in joined]) if joined else {},
-        frozenset(joined),
+        further={n: tuple(parents) for n, parents in edges.items() if parents},
+        joined=frozenset(edges),
     )
+
+
+def _columns(tx: Tx, lineages: list[int]) -> list[list[Any]]:
+    mine = In(lineages)
+    if len(lineages) == 1:  # as mostly: there is nothing to read about it
+        found = tx.columns(CheckpointRow, *_COLUMNS, lineage=mine)
+        return [*found, lineages * len(found[0])]
+    return tx.columns(CheckpointRow, *_COLUMNS, "lineage", lineage=mine)
 
 
 def _by_age(columns: list[list[Any]]) -> list[list[Any]]:
     """Return the columns with the oldest first, of equally old ones the one of the lower step."""
-    ids, steps, times = columns[1], columns[3], columns[8]
-    if _all(lt, steps) and _all(le, times):
+    ids, steps, times = columns[1], columns[2], columns[7]
+    if times == sorted(times) and steps == sorted(set(steps)):
         return columns
     keys = list(zip(times, steps, ids, strict=True))
     order = sorted(range(len(ids)), key=keys.__getitem__)
     return [[column[n] for n in order] for column in columns]
-
-
-def _all(holds: Callable[[Any, Any], bool], values: list[Any]) -> bool:
-    return all(starmap(holds, pairwise(values)))
 
 
 def _finder(
@@ -132,13 +134,14 @@ def _before(
         pk, upto = lineage.parent, lineage.fork_step
 
 
-def _edges(tx: Tx, at: dict[int, int], cids: list[int]) -> dict[int, tuple[int, ...]]:
+def _edges(tx: Tx, at: dict[int, int]) -> dict[int, list[int]]:
+    """Return the positions of those with edges -> of the further parents that still exist."""
     edges: dict[int, list[int]] = defaultdict(list)
-    rows = zip(*tx.columns(Edge, "child", "ord", "parent", child=In(cids)), strict=True)
+    rows = zip(*tx.columns(Edge, "child", "ord", "parent", child=among(list(at))), strict=True)
     for child, _, parent in sorted(rows):
-        if parent in at:
-            edges[at[child]].append(at[parent])
-    return {child: tuple(parents) for child, parents in edges.items()}
+        if child in at:
+            edges[at[child]] += [at[parent]] if parent in at else []
+    return edges
 
 
 def among(keys: Sequence[int]) -> Cond:

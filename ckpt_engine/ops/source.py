@@ -7,7 +7,7 @@ says so and the same function runs again inside a read transaction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -94,11 +94,6 @@ class Caches:
         self.contents: Lru[bytes, Any] = Lru(max(1, limit_bytes))
         self.names: Lru[int, Names] = Lru(20_000)
         self.threads: Lru[str, ThreadRow] = Lru(20_000)
-
-    def drop(self, cids: Iterable[int], ids: Sequence[bytes]) -> None:
-        """Forget checkpoints, by their keys and ids; nothing asks for their contents then."""
-        self.cids.drop(*cids)
-        self.checkpoints.drop(*ids)
 
     def clear(self) -> None:
         """Forget everything."""

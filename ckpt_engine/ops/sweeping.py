@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 
@@ -223,11 +224,11 @@ def dead_lineages(session: Session, kept: Iterable[int], live: Live) -> list[int
 def _dead_states(
     tx: Tx, session: Session, kept: Iterable[int], dropped: Iterable[int]
 ) -> list[int]:
-    named = [{s for n in some if (s := session.states[n]) is not None} for some in (kept, dropped)]
+    named = [set(map(session.states.__getitem__, some)) - {None} for some in (kept, dropped)]
     if not named[1] - named[0]:
         return []
     bases: dict[int, int | None] = {}
-    used, doomed = (with_bases(tx, states, bases) for states in named)
+    used, doomed = (with_bases(tx, cast("set[int]", states), bases) for states in named)
     return sorted(doomed - used)
 
 
@@ -236,9 +237,9 @@ def with_bases(tx: Tx, states: Collection[int], bases: dict[int, int | None]) ->
     found: set[int] = set()
     level = set(states)
     while level:
-        if unknown := [pk for pk in level if pk not in bases]:
-            columns = tx.columns(StateRow, "pk", "base", pk=among(unknown))
+        if unknown := level - bases.keys():
+            columns = tx.columns(StateRow, "pk", "base", pk=among(list(unknown)))
             bases.update(zip(*columns, strict=True))
         found |= level
-        level = {b for pk in level if (b := bases.get(pk)) is not None and b not in found}
+        level = {base for base in map(bases.get, level) if base is not None} - found
     return found
