@@ -21,6 +21,7 @@ from ..store import (
 from .pins import drop_pins
 from .place import OWNER, StaleError, digest_of_row
 from .prepare import now_ms
+from .session import exactly
 from .source import Caches, Source
 from .sweeping import Sweep
 from .trimming import release, trim
@@ -45,7 +46,7 @@ def drop_checkpoints(tx: Tx, sweep: Sweep, start: int, stop: int) -> None:
     for thread in tx.find(ThreadRow, pk=In(list(counts))):
         tx.update(thread._replace(n_cp=thread.n_cp - counts[thread.pk]))
     drop_edges(tx, cids)
-    if tx.delete(CheckpointRow, cid=In(cids)) != len(cids):
+    if tx.delete(CheckpointRow, cid=exactly(cids)) != len(cids):
         raise StaleError  # another process collects as well
     release(tx, OWNER["checkpoint"], cids)
 
@@ -100,7 +101,7 @@ def drop_content(tx: Tx, sweep: Sweep) -> None:
     """
     check_unneeded(tx, sweep)
     if sweep.states:
-        tx.delete(StateRow, pk=In(sweep.states))
+        tx.delete(StateRow, pk=exactly(sweep.states))
         release(tx, OWNER["state"], sweep.states)
     for pk, parts in sweep.trims.items():
         for batch in tx.find(Batch, pk=pk):  # unless it was packed meanwhile

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..store import CheckpointRow, Cond, Edge, In, Lineage, Span, ThreadRow, Tx
 
-__all__ = ["Session", "among", "load"]
+__all__ = ["Session", "among", "exactly", "load"]
 
 _COLUMNS = ("cid", "id", "step", "own", "state", "length", "logs", "at", "parent")
 _SPARSE = 2  # so many times as long as there are keys, a range is still read faster than a list
@@ -150,3 +150,9 @@ def among(keys: Sequence[int]) -> Cond:
     if high - low < _SPARSE * len(keys):
         return Span(low - 1, high)
     return In(keys)
+
+
+def exactly(keys: Sequence[int]) -> Cond:
+    """Return the condition for rows of these keys, all different, and no others."""
+    low, high = min(keys, default=0), max(keys, default=0)
+    return Span(low - 1, high) if high - low == len(keys) - 1 else In(keys)
