@@ -180,8 +180,9 @@ def nearest_kept(parents: Iterable[K], dropped: Collection[K], lookup: Lookup[K]
     Each dropped parent gives place to its own nearest kept ancestors; one that another of the
     results descends from is left out. The first line stays first.
     """
+    waiting = list(parents)[::-1]
+    seen = _below_kept(waiting, dropped, lookup)
     found: list[K] = []
-    waiting, seen = list(parents)[::-1], set[K]()
     while waiting:
         current = waiting.pop()
         if current in seen:
@@ -191,6 +192,30 @@ def nearest_kept(parents: Iterable[K], dropped: Collection[K], lookup: Lookup[K]
             waiting.extend(reversed(lookup(current).parents))
         else:
             found.append(current)
-    if len(found) < 2:
-        return tuple(found)
-    return tuple(i for i in found if not any(o != i and is_ancestor(i, o, lookup) for o in found))
+    return tuple(found)
+
+
+def _below_kept(starts: Iterable[K], dropped: Collection[K], lookup: Lookup[K]) -> set[K]:
+    """Return what is met on the way to the nearest kept ancestors but is below one of them."""
+    below: set[K] = set()
+    met = set(starts)
+    queue = [(-lookup(i).step, i) for i in met]
+    heapq.heapify(queue)
+    undecided = len(queue)  # queued checkpoints that are not yet known to be below one
+    while undecided:
+        _, current = heapq.heappop(queue)
+        covered = current in below
+        undecided -= not covered
+        node = lookup(current)
+        for parent in node.parents:
+            if new := parent not in met:
+                met.add(parent)
+                heapq.heappush(queue, (-_older(node, parent, lookup).step, parent))
+            if parent in below:
+                continue
+            if covered or current not in dropped:
+                below.add(parent)
+                undecided -= not new
+            else:
+                undecided += new
+    return below

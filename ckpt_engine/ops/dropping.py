@@ -37,9 +37,8 @@ def drop_checkpoints(tx: Tx, sweep: Sweep, start: int, stop: int) -> None:
     """
     check_unneeded(tx, sweep)
     cids = sweep.cids[start:stop]
-    if start == 0:
-        for child, parents in sweep.relink.items():
-            _relink(tx, child, parents)
+    if start == 0 and sweep.relink:
+        _relink(tx, sweep.relink)
     if expired := [pin for pin in tx.find(Pin) if pin.checkpoint in sweep.gone]:
         drop_pins(tx, expired)
     counts = Counter(sweep.threads[start:stop])
@@ -81,16 +80,16 @@ def drop_edges(tx: Tx, cids: Sequence[int]) -> None:
         tx.delete(Edge, child=In(cids))
 
 
-def _relink(tx: Tx, cid: int, parents: list[int]) -> None:
-    row = tx.one(CheckpointRow, cid=cid)
-    if row is None:
-        return
-    tx.delete(Edge, child=cid)
-    tx.insert(*(Edge(cid, place, parent) for place, parent in enumerate(parents, 1)))
-    state = Source(Caches(1_000_000), tx, writes=True).state(row.state)
-    row = row._replace(nparents=1 + len(parents))
-    digest = digest_of_row(row, parents, state.digest)
-    tx.update(row._replace(digest=digest))
+def _relink(tx: Tx, relink: dict[int, list[int]]) -> None:
+    source = Source(Caches(4_000_000), tx, writes=True)
+    rows = tx.find(CheckpointRow, cid=In(list(relink)))
+    tx.delete(Edge, child=In(list(relink)))
+    for row in rows:
+        parents = relink[row.cid]
+        tx.insert(*(Edge(row.cid, place, parent) for place, parent in enumerate(parents, 1)))
+        row = row._replace(nparents=1 + len(parents))
+        digest = digest_of_row(row, parents, source.state(row.state).digest)
+        tx.update(row._replace(digest=digest))
 
 
 def drop_content(tx: Tx, sweep: Sweep) -> None:

@@ -167,6 +167,24 @@ def test_skipping_dropped_parents_keeps_every_tie_between_survivors(
         assert not any(p != o and p in reachable(graph, o) for p in bare for o in bare)
 
 
+def test_what_is_below_a_kept_parent_is_not_walked() -> None:
+    """In a long row of calls side by side of which the last is always dropped."""
+    graph: Graph = {"j0": GraphNode(0, ())}
+    for n in range(1, 1_000):
+        calls = tuple(f"{call}{n}" for call in "abc")
+        graph |= {call: GraphNode(2 * n - 1, (f"j{n - 1}",)) for call in calls}
+        graph[f"j{n}"] = GraphNode(2 * n, calls)
+    dropped = {i for i in graph if i[0] in "cj"}
+    asked: list[str] = []
+
+    def lookup(checkpoint_id: str) -> GraphNode[str]:
+        asked.append(checkpoint_id)
+        return graph[checkpoint_id]
+
+    assert nearest_kept(["c999", "b999", "a999"], dropped, lookup) == ("b999", "a999")
+    assert len(asked) < 20
+
+
 def test_a_child_that_is_not_newer_than_its_parent_is_refused() -> None:
     graph = {"a": GraphNode(3, ()), "b": GraphNode(3, ("a",))}
     with pytest.raises(InvalidRequest, match="step 3"):
