@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ckpt_engine import CheckpointEngine
-from ckpt_engine.retention import KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
+from ckpt_engine.retention import KEEP_LAST_N, KEEP_MILESTONES
 
 from .common import Bench, Clock, Figure, engine_in, steps
 
@@ -20,8 +20,7 @@ async def run(bench: Bench) -> list[Figure]:
         for number in range(bench.size(200, 50)):
             await from_short.time(engine.branch(tips["short"], f"b{number}"))
             await from_long.time(engine.branch(tips["long"], f"b{number}"))
-    halves = {"the older half": KEEP_LAST_N(long // 2), "every other": KEEP_MILESTONES(long // 2)}
-    collected = [await _collected(bench, long, *half) for half in halves.items()]
+    collected = await _collected(bench, long)
     ratio = from_long.median / from_short.median
     return [
         Figure(
@@ -34,19 +33,26 @@ async def run(bench: Bench) -> list[Figure]:
     ]
 
 
-async def _collected(bench: Bench, count: int, which: str, policy: RetentionPolicy) -> Figure:
-    bench.advance(f"branches: dropping {which} of {count} and collecting")
-    snapshot, collecting = Clock(), Clock()
-    async with engine_in(bench.folder) as engine:
-        await _fill(engine, "long", count, snapshot)
-        report = await collecting.time(engine.collect(policy, thread_id="long"))
-        assert len(report.dropped) == count - count // 2
-    return Figure(
-        f"drop {which} of {count:,} and collect / one snapshot",
-        50,
-        collecting.median / snapshot.median,
-        note=f"{collecting.ms} / {snapshot.ms}",
-    )
+async def _collected(bench: Bench, count: int) -> list[Figure]:
+    """Collect half of a long thread in two ways, in turns, each time of a new database."""
+    halves = {"the older half": KEEP_LAST_N(count // 2), "every other": KEEP_MILESTONES(count // 2)}
+    snapshot, clocks = Clock(), {which: Clock() for which in halves}
+    for number in range(1, bench.size(3, 1) + 1):
+        for which, policy in halves.items():
+            bench.advance(f"branches: dropping {which} of {count} and collecting, {number}")
+            async with engine_in(bench.folder) as engine:
+                await _fill(engine, "long", count, snapshot)
+                report = await clocks[which].time(engine.collect(policy, thread_id="long"))
+                assert len(report.dropped) == count - count // 2
+    return [
+        Figure(
+            f"drop {which} of {count:,} and collect / one snapshot",
+            50,
+            clock.median / snapshot.median,
+            note=f"{clock.ms} / {snapshot.ms}",
+        )
+        for which, clock in clocks.items()
+    ]
 
 
 async def _fill(engine: CheckpointEngine, thread: str, count: int, clock: Clock) -> str:
