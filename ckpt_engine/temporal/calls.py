@@ -243,6 +243,7 @@ async def _recalled(call: _Call, input: StartChildWorkflowInput) -> Any:
         if step is not None:
             session.way.passed(step)
             session.advance_on_way(call.line, call.header.parents, call.header.step, step)
+    await session.way.turn(call.header.step)
     return result
 
 

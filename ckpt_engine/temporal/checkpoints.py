@@ -7,7 +7,7 @@ side, which does the same for sessions that no longer run.
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -289,11 +289,13 @@ def _prefix(path: Sequence[CheckpointInfo], used: set[int], base: int) -> Prefix
     calls: dict[int, int] = {}
     places: dict[str, dict[int, int]] = {}
     ids = {info.step: info.id for info in path if "call" not in info.metadata}
+    known: dict[int, CheckpointInfo] = {}
     for info in path:
         call = info.metadata.get("call")
         number = info.step if call is None else call
         if number <= base or (call is None and "attempt" not in info.metadata):
             continue
+        known[number] = info
         if call is not None:
             calls[number], ids[number] = info.step, info.id
         line, place = info.metadata.get("line", ("", number - base - 1))
@@ -305,10 +307,28 @@ def _prefix(path: Sequence[CheckpointInfo], used: set[int], base: int) -> Prefix
         start=base,
         keys=packed_keys(keys, base),
         gaps=_gaps(places.values(), used | keys.keys(), base),
+        order=_order(known),
         calls=calls,
         lines=lines,
         ids=ids if lines else {},
     )
+
+
+def _order(known: Mapping[int, CheckpointInfo]) -> list[int]:
+    """Return the numbers of steps in the order of their ends; none where each follows the last.
+
+    A step had ended when the first one that follows it was scheduled.
+    """
+    numbers = sorted(known)
+    followed: dict[str, int] = {}
+    for number in numbers:
+        for parent in known[number].parents:
+            followed.setdefault(parent, number)
+    by = [followed.get(known[number].id, 0) for number in numbers]
+    if by == [*numbers[1:], 0]:
+        return []
+    ends = {number: at or numbers[-1] + 1 for number, at in zip(numbers, by, strict=True)}
+    return sorted(numbers, key=lambda number: (ends[number], known[number].created_at, number))
 
 
 def _gaps(places: Collection[dict[int, int]], used: set[int], base: int) -> list[int]:

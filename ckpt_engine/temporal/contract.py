@@ -194,6 +194,7 @@ class Prefix(_Lenient):
         start: Number of the last step before the code began: 0, or what it had continued as new at.
         keys: What each of them is known by, from number ``start + 1`` on (see :mod:`.way`).
         gaps: Numbers of steps that failed or had not ended; they run again.
+        order: Numbers of the others in the order of their ends; none where each follows the last.
         calls: Number of the call of a sub-workflow -> number under which its result is stored.
         lines: Parallel line -> place in it -> number of the step.
         ids: Number of a step, or of a call -> checkpoint id, where there are such lines.
@@ -207,6 +208,7 @@ class Prefix(_Lenient):
     start: int = 0
     keys: str = ""
     gaps: list[int] = Field(default_factory=list)
+    order: list[int] = Field(default_factory=list)
     calls: dict[int, int] = Field(default_factory=dict)
     lines: dict[str, dict[int, int]] = Field(default_factory=dict)
     ids: dict[int, str] = Field(default_factory=dict)

@@ -161,6 +161,7 @@ class Session:
     in_flight: int = 0
     waiting: int = 0
     extended: set[str] = field(default_factory=set)
+    _before: frozenset[str | None] = frozenset()
     _born: int | None = None
     calls: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -362,6 +363,7 @@ class Session:
     def _open_lines(self, prefix: Prefix) -> None:
         """Where parallel lines lead to the seed, follow each of them by its real checkpoints."""
         start = prefix.ids.get(prefix.start)
+        self._before = frozenset(prefix.ids.values()) - {prefix.shared}
         if start is not None:
             self.main = Line({start: prefix.start}, before_seed=True)
 
@@ -376,7 +378,8 @@ class Session:
             on.before_seed = False
         if self.main.before_seed and not self.replaying:
             self.main.before_seed = False
-            made = {tip: n for tip, n in self.main.tips.items() if tip not in prefix.ids.values()}
+            known = {*self._before, prefix.shared}
+            made = {tip: n for tip, n in self.main.tips.items() if tip not in known}
             self.main.tips = {**dict.fromkeys(self.seed.parents, self.seed.step), **made}
 
     def draw_suffix(self) -> str:
@@ -432,8 +435,7 @@ class Session:
         made = prefix.ids.get(number) if prefix is not None else None
         if prefix is None or made is None or (line is self.main and not line.before_seed):
             return
-        before = {one for one in prefix.ids.values() if one != prefix.shared}
-        self.advance(line, [parent for parent in parents if parent in before], made, stored)
+        self.advance(line, [parent for parent in parents if parent in self._before], made, stored)
 
     def advance(self, line: Line, parents: Sequence[str], checkpoint_id: str, step: int) -> None:
         """Put a checkpoint in the place of the parents that it follows."""

@@ -1,9 +1,10 @@
 """The way to a seed: which of the steps before it the code that runs again has asked for.
 
 A step is known by what it is - line, type, arguments, and the how-manieth of its kind - and not by
-its turn, since who is first among coroutines side by side is decided anew each time. One that is
-not known waits until all of the others were asked for: then it lies behind the seed. Where nothing
-else can happen before that, it is one that had failed, or the code leads elsewhere.
+its turn: who is first among coroutines side by side may be decided anew. Mostly it is not, since
+answers are given in the order in which the steps had ended. A step that is not known waits until
+all of the others were asked for: then it lies behind the seed. Where nothing else can happen before
+that, it is one that had failed, or the code leads elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .contract import Prefix
     from .replay_clock import ReplayClock
 
-__all__ = ["WaitingStep", "Way", "packed_keys", "step_key", "way_to"]
+__all__ = ["StepOnWay", "Way", "packed_keys", "step_key", "way_to"]
 
 _WIDTH = 8  # characters of a key; 48 bits, so that a long way stays small in the header
 _NONE = "." * _WIDTH
@@ -76,6 +77,9 @@ class Way:
         self._waiting: list[asyncio.Future[None]] = []
         self._referee: asyncio.Task[None] | None = None
         self._asked = 0
+        self._rank = {number: at for at, number in enumerate(prefix.order)}
+        self._answered: dict[int, asyncio.Future[None]] = {}
+        self._giver: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -91,8 +95,8 @@ class Way:
         self._asked += 1
         numbers = self._known.get(key)
         if not numbers:
-            if self._is_gap(line, place) and self._gaps:
-                self._gaps.pop(0)
+            if self._is_gap(line, place):
+                self._pass_gap(self._prefix.lines[line], place)
             return self.lost
         number = numbers.popleft()
         self._open.discard(number)
@@ -117,6 +121,41 @@ class Way:
         """Say whether it has to be a step of a line that had failed, by its place."""
         numbers = self._prefix.lines.get(line)
         return numbers is not None and place not in numbers and place < max(numbers)
+
+    def _pass_gap(self, numbers: Mapping[int, int], place: int) -> None:
+        before = max((n for p, n in numbers.items() if p < place), default=self._prefix.start)
+        after = min(n for p, n in numbers.items() if p > place)
+        its = [gap for gap in self._gaps if before < gap < after]
+        if its:
+            self._gaps.remove(its[0])
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the order of the answers has to be seen to: steps were side by side."""
+        return bool(self._rank)
+
+    async def turn(self, number: int) -> None:
+        """Return when the answer of this step is the next one to be given."""
+        if number not in self._rank:
+            return
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answered[number] = given
+        if self._giver is None or self._giver.done():
+            self._giver = asyncio.create_task(self._give())
+        await given
+
+    async def _give(self) -> None:
+        # When all that was asked for is answered, the one that was done first is what the code
+        # had heard of next.
+        while self._answered:
+            await workflow.wait_condition(lambda: not self.answering)
+            given = self._answered.pop(min(self._answered, key=self._rank.__getitem__))
+            if not given.done():
+                given.set_result(None)
+
+    @property
+    def _moves(self) -> bool:
+        return self.answering > 0 or bool(self._answered)
 
     async def wait(self) -> None:
         """Return when it is known what the step that waits is."""
@@ -147,7 +186,7 @@ class Way:
     async def _decide(self) -> None:
         """Let steps that wait begin where nothing else can happen before them."""
         while self._held:
-            await workflow.wait_condition(lambda: not self.answering or not self._held)
+            await workflow.wait_condition(lambda: not self._moves or not self._held)
             if self._next_gap() and self._held:
                 self._gaps.pop(0)
                 self._release()
@@ -174,7 +213,7 @@ class Way:
         clock = self.clock
 
         def quiet() -> bool:
-            return not (self.answering or busy() or clock.holds)
+            return not (self._moves or busy() or clock.holds)
 
         while True:
             await workflow.wait_condition(lambda: over() or quiet())
@@ -230,23 +269,40 @@ def way_to(prefix: Prefix, busy: Callable[[], bool]) -> Way:
     return _InTurn(prefix, busy)
 
 
-class WaitingStep(workflow.ActivityHandle[Any]):
-    """The handle of an activity that is scheduled when it is known what it is.
+class StepOnWay(workflow.ActivityHandle[Any]):
+    """The handle of an activity on the way to a seed.
 
     Args:
-        way: What it waits for.
-        start: Schedules it.
+        way: The way.
+        schedule: Schedules it, and returns its number where it is answered from the store.
+        waits: Whether it has to wait until it is known what it is.
     """
 
-    def __init__(self, way: Way, start: Callable[[], workflow.ActivityHandle[Any]]) -> None:
+    def __init__(
+        self,
+        way: Way,
+        schedule: Callable[[], tuple[workflow.ActivityHandle[Any], int | None]],
+        *,
+        waits: bool,
+    ) -> None:
+        self._way = way
         self._inner: workflow.ActivityHandle[Any] | None = None
-        super().__init__(self._run(way, start))
+        self._number: int | None = None
+        if not waits:
+            self._inner, self._number = schedule()
+        super().__init__(self._run(schedule))
         way.keep(self)
 
-    async def _run(self, way: Way, start: Callable[[], workflow.ActivityHandle[Any]]) -> Any:
-        await way.wait()
-        self._inner = start()
-        return await self._inner
+    async def _run(
+        self, schedule: Callable[[], tuple[workflow.ActivityHandle[Any], int | None]]
+    ) -> Any:
+        if self._inner is None:
+            await self._way.wait()
+            self._inner, self._number = schedule()
+        result = await self._inner
+        if self._number is not None:
+            await self._way.turn(self._number)
+        return result
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel the activity, or give up waiting for its turn."""

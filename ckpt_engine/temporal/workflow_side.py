@@ -44,7 +44,7 @@ from .search_attributes import show
 from .session import Session
 from .stand_in import tell_supervisor
 from .supervisor import Supervisor
-from .way import WaitingStep
+from .way import StepOnWay
 
 __all__ = ["CheckpointWorkflowInbound"]
 
@@ -283,16 +283,19 @@ class _Outbound(WorkflowOutboundInterceptor):
         """Schedule an activity as a step, now or as soon as it is known which one it is."""
         session, args = self._inbound.session, policy.identity(input.args)
 
-        def scheduled() -> workflow.ActivityHandle[Any]:
+        def scheduled() -> tuple[workflow.ActivityHandle[Any], int | None]:
             step = session.schedule(input.activity, args, record=policy.record, local=local)
             if policy.memory:
                 input.headers = _with(input.headers, header_payload(step.header))
             handle = start(input)
             handle.add_done_callback(step.ended)
-            return handle
+            return handle, step.header.step if step.header.replay else None
 
-        way = session.must_wait(input.activity, args) if policy.record else None
-        return WaitingStep(way, scheduled) if way is not None else scheduled()
+        way = session.way
+        if way is None or not way.left or not policy.record:
+            return scheduled()[0]
+        waits = session.must_wait(input.activity, args) is not None
+        return StepOnWay(way, scheduled, waits=waits) if waits or way.in_order else scheduled()[0]
 
     async def start_child_workflow(
         self,

@@ -136,6 +136,19 @@ class Gamblers(Rewindable):
 
 
 @workflow.defn
+class Race(Rewindable):
+    """Goes on with whoever is first."""
+
+    @workflow.run
+    async def run(self, crew: str) -> str:
+        racing = {asyncio.create_task(working(crew, name)) for name in ("a", "b")}
+        done, _ = await workflow.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+        won = await working(crew, f"{next(iter(done)).result()} wins")
+        await workflow.wait(racing)
+        return won
+
+
+@workflow.defn
 class Mishap(Rewindable):
     """Fails in one of the coroutines, which go on."""
 
@@ -249,5 +262,5 @@ class LinesWithMishaps(Rewindable):
             return [*heard, await speaking(crew, f"{name}1"), await speaking(crew, f"{name}2")]
 
 
-WORKFLOWS = [Beside, Crew, Gamblers, Mishap, Helper, Lines, LinesWithMishaps]
+WORKFLOWS = [Beside, Crew, Gamblers, Mishap, Helper, Lines, LinesWithMishaps, Race]
 ACTIVITIES = [work, speak, draw]

@@ -181,14 +181,31 @@ async def test_code_that_leads_elsewhere_is_told_which_step(
     assert bodies(app) == done  # nothing was done on the way
 
 
-async def test_what_cannot_be_told_apart_is_refused_with_advice(app: App) -> None:
-    """Bob drew first, as he sat down first; Ann would be given his number now."""
-    order = ["b sits down", "b has drawn 1", "a sits down", "a has drawn 2"]
+@pytest.mark.parametrize("first", ["a", "b"])
+async def test_the_same_step_has_the_result_that_it_had_for_each(app: App, first: str) -> None:
+    """Nothing tells one draw from the other but who drew first; who sat down first did."""
+    second = "ab".replace(first, "")
+    whose = {first: 1, second: 2}
+    order = [
+        f"{n} {did}" for n in (first, second) for did in ("sits down", f"has drawn {whose[n]}")
+    ]
     result = await in_order(app, crew.Gamblers.run, order)
-    assert result == ["a has drawn 2", "b has drawn 1"]
-    message = await refused(app, 6)
-    assert re.search(r"step \d was 'work' \(\w+\), and now the code asks for 'work' with", message)
-    assert 'async with line("name")' in message
+    assert result == [f"{name} has drawn {whose[name]}" for name in "ab"]
+    done = bodies(app)
+    last = (await steps(app))[-1].step
+    assert await branched(app, last) == result
+    assert bodies(app) == done
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+async def test_who_was_first_is_so_again(app: App, first: str) -> None:
+    second = "ab".replace(first, "")
+    result = await in_order(app, crew.Race.run, [first, f"{first} wins", second])
+    assert result == f"{first} wins"
+    done = bodies(app)
+    last = (await steps(app))[-1].step
+    assert await branched(app, last) == result
+    assert bodies(app) == done
 
 
 @pytest.mark.parametrize("order", ["a0 b0 a b a1 b1", "b0 b b1 a0 a a1", "a0 a a1 b0 b b1"])
