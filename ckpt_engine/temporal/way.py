@@ -61,7 +61,7 @@ class Way:
         upto: Number of the newest step that was asked for.
         answering: How many wait for their answer.
         lost: Number of the step that the code no longer leads to, once that is certain.
-        clock: What holds the timers.
+        clock: What holds the timers, from when the code begins.
     """
 
     def __init__(self, prefix: Prefix, busy: Callable[[], bool]) -> None:
@@ -155,7 +155,8 @@ class Way:
 
     @property
     def _moves(self) -> bool:
-        return self.answering > 0 or bool(self._answered)
+        """Whether the code has not begun yet, or has not been given all that it asked for."""
+        return self.clock is None or self.answering > 0 or bool(self._answered)
 
     async def wait(self) -> None:
         """Return when it is known what the step that waits is."""
@@ -209,17 +210,15 @@ class Way:
 
     async def _nothing_moves(self, over: Callable[[], bool], busy: Callable[[], bool]) -> bool:
         """Return ``True`` when nothing more can happen by itself; ``False`` once ``over()``."""
-        assert self.clock is not None
-        clock = self.clock
 
         def quiet() -> bool:
-            return not (self._moves or busy() or clock.holds)
+            return not (self._moves or busy() or (self.clock and self.clock.holds))
 
         while True:
             await workflow.wait_condition(lambda: over() or quiet())
             asked = self._asked
-            if not over():
-                await clock.really(_SETTLE)
+            if self.clock is not None and not over():
+                await self.clock.really(_SETTLE)
             if over():
                 return False
             if quiet() and asked == self._asked:

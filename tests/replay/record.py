@@ -32,6 +32,7 @@ from ..experiments.conftest import App as Experiments
 from ..experiments.conftest import running
 from ..experiments.test_overrides import AGENT, HINT
 from ..experiments.test_overrides import spec as colours
+from ..temporal import crew
 from ..temporal.app import Walker, fail, gate, recite, walk
 from ..temporal.conftest import App, running_app
 from ..temporal.continuing import Chapters, LongWalker, add
@@ -52,6 +53,7 @@ EVERY_WORKFLOW = [
     AgentWorkflow,
     ExperimentWorkflow,
     PromoteWorkflow,
+    *crew.WORKFLOWS,
 ]
 EVERY_ACTIVITY: list[Callable[..., Any]] = [
     walk,
@@ -62,6 +64,7 @@ EVERY_ACTIVITY: list[Callable[..., Any]] = [
     *order_saga.ACTIVITIES,
     *batch.ACTIVITIES,
     *approval.ACTIVITIES,
+    *crew.ACTIVITIES,
 ]
 
 
@@ -155,6 +158,22 @@ async def replaying(recorder: Recorder) -> None:
     await app.sessions.rewind(handle.id, RewindRequest(to=Target(step=3)))
     await app.client.get_workflow_handle(handle.id).result()
     await recorder.keep("revived", handle.id)
+
+
+async def side_by_side(recorder: Recorder) -> None:
+    """Branches that replay steps side by side: with a failed one, and calls on lines."""
+    app = recorder.app
+    for name, workflow, args in (
+        ("crew", crew.Crew.run, [["a", "b"]]),
+        ("mishap", crew.Mishap.run, []),
+        ("calls-on-lines", crew.Lines.run, [["a", "b"]]),
+    ):
+        handle = await recorder.start(workflow, name, *args)
+        await handle.result()
+        request = BranchRequest(at=Target(back=1), name="beside")
+        child = await app.sessions.branch(handle.id, request)
+        await app.client.get_workflow_handle(child.workflow_id).result()
+        await recorder.keep(f"replaying-{name}", child.workflow_id)
 
 
 async def ended(recorder: Recorder) -> None:
@@ -264,7 +283,8 @@ async def _until_failed(handle: WorkflowHandle[Any, Any]) -> None:
 
 
 KINDS: dict[str, Callable[[Recorder], Awaitable[None]]] = {
-    kind.__name__: kind for kind in (plain, rewound, replaying, ended, continued, experiments)
+    kind.__name__: kind
+    for kind in (plain, rewound, replaying, side_by_side, ended, continued, experiments)
 }
 
 

@@ -48,6 +48,7 @@ def test_there_is_a_history_of_every_kind_of_run() -> None:
     kinds |= {"continued-loop-last-run", "continued-address-last-run"}
     kinds |= {"experiment-first-run", "experiment-last-run", "experiment-cancelled"}
     kinds |= {"trial", "promotion"}
+    kinds |= {"replaying-crew", "replaying-mishap", "replaying-calls-on-lines"}
     assert kinds <= set(NAMES)
 
 

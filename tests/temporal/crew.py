@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -113,6 +113,15 @@ class CrewInOtherWords(CrewOfOthers):
 
 
 @workflow.defn(name="Crew")
+class CrewTurnedRound(Crew):
+    """The last is first."""
+
+    @workflow.run
+    async def run(self, crew: str, members: list[str]) -> list[str]:
+        return await super().run(crew, members[::-1])
+
+
+@workflow.defn(name="Crew")
 class CrewWithoutBob(Crew):
     """Bob is gone."""
 
@@ -146,6 +155,24 @@ class Race(Rewindable):
         won = await working(crew, f"{next(iter(done)).result()} wins")
         await workflow.wait(racing)
         return won
+
+
+@workflow.defn
+class Noted(Rewindable):
+    """Does a step of its own for each note that it is sent."""
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    @workflow.run
+    async def run(self, crew: str) -> list[str]:
+        await working(crew, "begin")
+        await workflow.wait_condition(lambda: len(self.noted) > 1)
+        return [*self.noted, await working(crew, "end")]
+
+    @workflow.signal
+    async def note(self, text: str) -> None:
+        self.noted.append(await working(workflow.info().task_queue, text))
 
 
 @workflow.defn
@@ -262,5 +289,5 @@ class LinesWithMishaps(Rewindable):
             return [*heard, await speaking(crew, f"{name}1"), await speaking(crew, f"{name}2")]
 
 
-WORKFLOWS = [Beside, Crew, Gamblers, Mishap, Helper, Lines, LinesWithMishaps, Race]
-ACTIVITIES = [work, speak, draw]
+WORKFLOWS = [Beside, Crew, Gamblers, Mishap, Helper, Lines, LinesWithMishaps, Noted, Race]
+ACTIVITIES: list[Callable[..., Any]] = [work, speak, draw]

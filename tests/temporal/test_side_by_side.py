@@ -181,6 +181,15 @@ async def test_code_that_leads_elsewhere_is_told_which_step(
     assert bodies(app) == done  # nothing was done on the way
 
 
+async def test_code_that_asks_in_another_order_finds_its_steps(
+    app: App, temporal_env: WorkflowEnvironment
+) -> None:
+    *result, end = await in_order(app, crew.Crew.run, ORDERS["overtaken"].split(), list("abc"))
+    async with changed(app, temporal_env, crew.CrewTurnedRound) as other:
+        assert await branched(other, 8) == [*result[::-1], end]
+    assert sum(bodies(app).values()) == 11 + 3
+
+
 @pytest.mark.parametrize("first", ["a", "b"])
 async def test_the_same_step_has_the_result_that_it_had_for_each(app: App, first: str) -> None:
     """Nothing tells one draw from the other but who drew first; who sat down first did."""
@@ -202,6 +211,33 @@ async def test_who_was_first_is_so_again(app: App, first: str) -> None:
     second = "ab".replace(first, "")
     result = await in_order(app, crew.Race.run, [first, f"{first} wins", second])
     assert result == f"{first} wins"
+    done = bodies(app)
+    last = (await steps(app))[-1].step
+    assert await branched(app, last) == result
+    assert bodies(app) == done
+
+
+async def _heard_of(app: App, handle: WorkflowHandle[Any, Any], step: int) -> None:
+    """Wait until the code has heard of the end of this step, which is the newest."""
+    while True:
+        newest = (await steps(app))[-1]
+        if newest.step == step and (await app.sessions.status(handle.id)).head == [newest.id]:
+            return
+        await asyncio.sleep(0.02)
+
+
+async def test_steps_of_signal_handlers_are_found_again(app: App) -> None:
+    """The signals come again before the code begins; the first note came after its first step."""
+    handle = await begin(app, crew.Noted.run)
+    async with asyncio.timeout(20):
+        while not bodies(app):
+            await asyncio.sleep(0.02)
+        await _heard_of(app, handle, 1)
+        await handle.signal(crew.Noted.note, "one")
+        await _heard_of(app, handle, 2)
+    await handle.signal(crew.Noted.note, "two")
+    result = await handle.result()
+    assert result == ["one", "two", "end"]
     done = bodies(app)
     last = (await steps(app))[-1].step
     assert await branched(app, last) == result
