@@ -36,28 +36,23 @@ from .model import (
     CheckpointDiff,
     CheckpointInfo,
     CheckpointTree,
-    CollectReport,
     CommittedStep,
-    ForgetReport,
     HeadMove,
     JoinedContent,
     KeyChange,
-    MergeResult,
-    OptimizeReport,
-    Problem,
-    SnapshotConfig,
     SnapshotTrigger,
     StepCommit,
     Thread,
     TimeTravelResult,
     TreeEdge,
     TreeNode,
-    VerifyReport,
     WorkflowRun,
     new_checkpoint_id,
 )
+from .reports import CollectReport, ForgetReport, MergeResult, OptimizeReport, Problem, VerifyReport
 
 if TYPE_CHECKING:
+    from .config import SnapshotConfig
     from .engine import CheckpointEngine
     from .keys import Keyring
     from .merge import MISSING, MergeConflict
@@ -132,6 +127,7 @@ _LAZY = {
     "Keyring": "keys",
     "MergeConflict": "merge",
     "RetentionPolicy": "retention",
+    "SnapshotConfig": "config",
     "create_checkpoint_engine": "quickstart",
     "parse_retention": "retention_words",
 }

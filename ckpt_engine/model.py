@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from .retention import RetentionPolicy
 
 __all__ = [
     "ID_LENGTH",
@@ -23,23 +20,16 @@ __all__ = [
     "CheckpointDiff",
     "CheckpointInfo",
     "CheckpointTree",
-    "CollectReport",
     "CommittedStep",
-    "ForgetReport",
     "HeadMove",
     "JoinedContent",
     "KeyChange",
-    "MergeResult",
-    "OptimizeReport",
-    "Problem",
-    "SnapshotConfig",
     "SnapshotTrigger",
     "StepCommit",
     "Thread",
     "TimeTravelResult",
     "TreeEdge",
     "TreeNode",
-    "VerifyReport",
     "WorkflowRun",
     "id_from_bytes",
     "id_to_bytes",
@@ -406,186 +396,3 @@ class JoinedContent:
     messages: list[Any]
     state: dict[str, Any]
     disputed: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeResult:
-    """What a merge did.
-
-    Attributes:
-        checkpoint_id: The head that has both sides: a new one, or the old one where the branch
-            held nothing new.
-        created: Whether it is new.
-        resolved: State keys that the strategy decided.
-    """
-
-    checkpoint_id: str
-    created: bool
-    resolved: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectReport:
-    """What a collection dropped, or would drop.
-
-    Attributes:
-        dropped: Ids of the checkpoints that went.
-        kept: Reason -> how many stay for it.
-        bytes_freed: Bytes by which the store shrank (0 in a dry run); where it has a log, its file
-            gets shorter once that is written back.
-        messages_kept: Messages of dropped checkpoints that stay, since later ones hold them too.
-        dry_run: Whether nothing was done.
-    """
-
-    dropped: tuple[str, ...]
-    kept: Mapping[str, int]
-    bytes_freed: int = 0
-    messages_kept: int = 0
-    dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Something that ``verify`` found.
-
-    Attributes:
-        kind: Kind of row, such as ``checkpoint`` or ``batch``.
-        where: Which one.
-        what: What is wrong with it.
-    """
-
-    kind: str
-    where: str
-    what: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyReport:
-    """What ``verify`` looked at and found.
-
-    Attributes:
-        problems: Everything that is wrong; empty when the store is sound.
-        checkpoints: How many checkpoints were read.
-        threads: How many threads were read.
-    """
-
-    problems: tuple[Problem, ...]
-    checkpoints: int
-    threads: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForgetReport:
-    """What an erasure did.
-
-    Attributes:
-        erased: Ids of the checkpoints whose content is gone.
-        kept: What stays because something outside needs it: id of its checkpoint -> why.
-        pending: Whether a reader still holds old pages; forgetting again finishes the erasure.
-    """
-
-    erased: tuple[str, ...]
-    kept: Mapping[str, str] = field(default_factory=dict)
-    pending: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizeReport:
-    """What ``optimize`` did.
-
-    Attributes:
-        sealed: How many rows were packed into fewer.
-        size_before: Bytes before.
-        size_after: Bytes after.
-    """
-
-    sealed: int
-    size_before: int
-    size_after: int
-
-
-def _keep_all() -> RetentionPolicy:
-    from .retention import KEEP_ALL
-
-    return KEEP_ALL
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotConfig:
-    """How an engine takes and keeps checkpoints; checked when it is made.
-
-    Attributes:
-        triggers: Which triggers take a snapshot; the others do nothing.
-        retention: What :meth:`collect` keeps, applied by itself as checkpoints come in.
-        delta_snapshots: Store the state as differences; else whole each time.
-        max_snapshot_size_mb: Largest snapshot in megabytes, encoded; no limit when absent.
-        logs: Keys of the state that hold lists which grow by appending.
-        interval_seconds: How often scopes, and steps of workflows that are at work, take an
-            ``INTERVAL`` checkpoint.
-        synchronous: ``full`` survives a power cut, ``normal`` may lose the newest commits.
-        busy_timeout: Seconds to wait for another process before ``StoreBusy``.
-        group_size: Most checkpoints in one transaction.
-        connections: PostgreSQL: how many connections read, besides the one that writes.
-        cache_mb: Memory for what was read and written last, in megabytes.
-        idle_seal_seconds: A thread's rows are packed after it was idle for so long; 0 for never.
-        schema_version: Version of what the application keeps in messages and state; each checkpoint
-            says which one its content has (``metadata["schema"]``, absent for 0).
-        upcast: Called with messages, state and their version, where a workflow is seeded from an
-            older one; returns both as the current version has them.
-    """
-
-    triggers: frozenset[SnapshotTrigger] = frozenset(
-        {
-            SnapshotTrigger.MANUAL,
-            SnapshotTrigger.TOOL_CALL,
-            SnapshotTrigger.LLM_CALL,
-            SnapshotTrigger.STATE_CHANGE,
-        }
-    )
-    retention: RetentionPolicy = field(default_factory=_keep_all)
-    delta_snapshots: bool = True
-    max_snapshot_size_mb: float | None = None
-    logs: tuple[str, ...] = ()
-    interval_seconds: float = 30.0
-    synchronous: Literal["full", "normal"] = "full"
-    busy_timeout: float = 5.0
-    group_size: int = 256
-    connections: int = 4
-    cache_mb: float = 64.0
-    idle_seal_seconds: float = 5.0
-
-    schema_version: int = 0
-    upcast: Callable[[list[Any], dict[str, Any], int], tuple[list[Any], dict[str, Any]]] | None = (
-        None
-    )
-
-    def __post_init__(self) -> None:
-        if self.synchronous not in ("full", "normal"):
-            raise InvalidRequest(f"synchronous is full or normal, not {self.synchronous!r}")
-        if not isinstance(self.schema_version, int) or self.schema_version < 0:
-            raise InvalidRequest(
-                f"schema_version must be a number from 0 up, not {self.schema_version!r}"
-            )
-        try:
-            triggers = frozenset(SnapshotTrigger(t) for t in self.triggers)
-        except ValueError as err:
-            known = ", ".join(SnapshotTrigger)
-            raise InvalidRequest(f"triggers: {err}; there are {known}") from None
-        object.__setattr__(self, "triggers", triggers)
-        object.__setattr__(self, "logs", tuple(self.logs))
-        positive = {
-            "max_snapshot_size_mb": self.max_snapshot_size_mb,
-            "interval_seconds": self.interval_seconds,
-            "busy_timeout": self.busy_timeout,
-            "group_size": self.group_size,
-            "connections": self.connections,
-            "cache_mb": self.cache_mb,
-        }
-        for name, value in positive.items():
-            if value is not None and not value > 0:
-                raise InvalidRequest(f"{name} must be greater than 0, not {value!r}")

@@ -6,9 +6,9 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
+from .config import SnapshotConfig
 from .engine import CheckpointEngine
 from .errors import InvalidRequest
-from .model import SnapshotConfig
 
 if TYPE_CHECKING:
     from .keys import Keyring

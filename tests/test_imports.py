@@ -25,7 +25,7 @@ PURE = {
         "triggers",
     )
 }
-BASE = {"ckpt_engine.errors", "ckpt_engine.model"}
+BASE = {"ckpt_engine.errors", "ckpt_engine.model", "ckpt_engine.reports"}
 IN_WORKFLOWS = {
     f"ckpt_engine.temporal.{name}"
     for name in (
@@ -162,9 +162,12 @@ def test_the_reading_of_imports_is_not_blind() -> None:
 
 def test_errors_and_values_import_nothing_else_of_ours() -> None:
     assert broken("ckpt_engine.errors", set()) == []
-    assert broken("ckpt_engine.retention", {"ckpt_engine.errors"}) == []
-    # the configuration's default is a policy, which in turn knows errors only
-    assert broken("ckpt_engine.model", {"ckpt_engine.errors", "ckpt_engine.retention"}) == []
+    assert broken("ckpt_engine.reports", set()) == []
+    assert broken("ckpt_engine.model", {"ckpt_engine.errors"}) == []
+
+
+def test_the_configuration_knows_values_and_policies() -> None:
+    assert broken("ckpt_engine.config", BASE | {"ckpt_engine.retention"}) == []
 
 
 @pytest.mark.parametrize("module", sorted(PURE))

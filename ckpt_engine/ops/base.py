@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..config import SnapshotConfig
 from ..errors import Corrupted, EngineClosed
-from ..model import SnapshotConfig
 from ..observe import Observer
 from ..store import Expect, Store, Tx
 from .source import Caches, MissError, Source

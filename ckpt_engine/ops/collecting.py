@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Generic, TypeVar, overload
 
+from ..config import SnapshotConfig
 from ..errors import CheckpointError, InvalidRequest, Retryable
-from ..model import CollectReport, SnapshotConfig, id_from_bytes, ids_from_bytes
+from ..model import id_from_bytes, ids_from_bytes
+from ..reports import CollectReport
 from ..retention import KEEP_ALL, Candidates, KeepReason, RetentionPolicy, plan_retention
 from ..store import HeadMoveRow, In, Pin, Store, TagRow, ThreadRow, Tx
 from .dropping import drop_checkpoints, drop_content

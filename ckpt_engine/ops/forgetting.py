@@ -7,8 +7,9 @@ import logging
 import time
 from functools import partial
 
+from ..config import SnapshotConfig
 from ..errors import InvalidRequest, Retryable, ThreadNotFound
-from ..model import ForgetReport, SnapshotConfig
+from ..reports import ForgetReport
 from ..store import Meta, Store, ThreadRow, Tx
 from .collecting import Collecting
 from .erasing import Erasure, erase

@@ -9,7 +9,8 @@ from typing import Any
 from ..errors import InvalidRequest, MergeConflictError, NotInSession
 from ..graph import GraphNode, is_ancestor
 from ..merge import Content, Reducer, Strategy, base_ids, find_base, merge_content, resolve_base
-from ..model import MergeResult, SnapshotTrigger, id_from_bytes, id_to_bytes, new_checkpoint_id
+from ..model import SnapshotTrigger, id_from_bytes, id_to_bytes, new_checkpoint_id
+from ..reports import MergeResult
 from ..store import CheckpointRow
 from .join import Joined
 from .place import Placed

@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from functools import partial
 
+from ..config import SnapshotConfig
 from ..errors import CheckpointError
-from ..model import OptimizeReport, SnapshotConfig
+from ..reports import OptimizeReport
 from ..store import Store
 from . import sealing
 from .base import EngineBase

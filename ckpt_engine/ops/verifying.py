@@ -13,7 +13,8 @@ from typing import Any
 from .. import codec
 from ..delta import base_depth
 from ..errors import CheckpointError
-from ..model import Problem, VerifyReport, id_from_bytes
+from ..model import id_from_bytes
+from ..reports import Problem, VerifyReport
 from ..store import (
     TABLES,
     Above,

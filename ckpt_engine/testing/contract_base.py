@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 if TYPE_CHECKING:
+    from ..config import SnapshotConfig
     from ..engine import CheckpointEngine
-    from ..model import Checkpoint, SnapshotConfig
+    from ..model import Checkpoint
 
 __all__ = ["ContractBase", "OpenEngine", "contents", "say"]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..capture import current_scope
+from ..config import SnapshotConfig
 from ..errors import InvalidRequest
-from ..model import CheckpointInfo, SnapshotConfig, SnapshotTrigger
+from ..model import CheckpointInfo, SnapshotTrigger
 from .contract_base import ContractBase, OpenEngine, contents, say
 
 if TYPE_CHECKING:

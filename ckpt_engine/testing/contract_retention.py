@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from ..config import SnapshotConfig
 from ..errors import InvalidRequest
-from ..model import CheckpointInfo, SnapshotConfig
+from ..model import CheckpointInfo
 from ..retention import KEEP_AGE, KEEP_ALL, KEEP_LAST_N, KEEP_MILESTONES
 from .contract_base import ContractBase, OpenEngine, contents, say
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
+from ..config import SnapshotConfig
 from ..errors import (
     CheckpointNotFound,
     EngineClosed,
@@ -18,7 +19,7 @@ from ..errors import (
     TooLarge,
     Unstorable,
 )
-from ..model import SnapshotConfig, SnapshotTrigger
+from ..model import SnapshotTrigger
 from ..retention import KEEP_LAST_N
 from .contract_base import ContractBase, OpenEngine, contents, say
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from ckpt_engine.config import SnapshotConfig
 from ckpt_engine.errors import InvalidRequest
-from ckpt_engine.model import SnapshotConfig, SnapshotTrigger
+from ckpt_engine.model import SnapshotTrigger
 from ckpt_engine.triggers import interval_wait, wanted
 
 ENABLED = SnapshotConfig().triggers

@@ -1,0 +1,89 @@
+"""How an engine takes and keeps checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import InvalidRequest
+from .model import SnapshotTrigger
+from .retention import KEEP_ALL, RetentionPolicy
+
+__all__ = ["SnapshotConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotConfig:
+    """How an engine takes and keeps checkpoints; checked when it is made.
+
+    Attributes:
+        triggers: Which triggers take a snapshot; the others do nothing.
+        retention: What :meth:`collect` keeps, applied by itself as checkpoints come in.
+        delta_snapshots: Store the state as differences; else whole each time.
+        max_snapshot_size_mb: Largest snapshot in megabytes, encoded; no limit when absent.
+        logs: Keys of the state that hold lists which grow by appending.
+        interval_seconds: How often scopes, and steps of workflows that are at work, take an
+            ``INTERVAL`` checkpoint.
+        synchronous: ``full`` survives a power cut, ``normal`` may lose the newest commits.
+        busy_timeout: Seconds to wait for another process before ``StoreBusy``.
+        group_size: Most checkpoints in one transaction.
+        connections: PostgreSQL: how many connections read, besides the one that writes.
+        cache_mb: Memory for what was read and written last, in megabytes.
+        idle_seal_seconds: A thread's rows are packed after it was idle for so long; 0 for never.
+        schema_version: Version of what the application keeps in messages and state; each checkpoint
+            says which one its content has (``metadata["schema"]``, absent for 0).
+        upcast: Called with messages, state and their version, where a workflow is seeded from an
+            older one; returns both as the current version has them.
+    """
+
+    triggers: frozenset[SnapshotTrigger] = frozenset(
+        {
+            SnapshotTrigger.MANUAL,
+            SnapshotTrigger.TOOL_CALL,
+            SnapshotTrigger.LLM_CALL,
+            SnapshotTrigger.STATE_CHANGE,
+        }
+    )
+    retention: RetentionPolicy = KEEP_ALL
+    delta_snapshots: bool = True
+    max_snapshot_size_mb: float | None = None
+    logs: tuple[str, ...] = ()
+    interval_seconds: float = 30.0
+    synchronous: Literal["full", "normal"] = "full"
+    busy_timeout: float = 5.0
+    group_size: int = 256
+    connections: int = 4
+    cache_mb: float = 64.0
+    idle_seal_seconds: float = 5.0
+
+    schema_version: int = 0
+    upcast: Callable[[list[Any], dict[str, Any], int], tuple[list[Any], dict[str, Any]]] | None = (
+        None
+    )
+
+    def __post_init__(self) -> None:
+        if self.synchronous not in ("full", "normal"):
+            raise InvalidRequest(f"synchronous is full or normal, not {self.synchronous!r}")
+        if not isinstance(self.schema_version, int) or self.schema_version < 0:
+            raise InvalidRequest(
+                f"schema_version must be a number from 0 up, not {self.schema_version!r}"
+            )
+        try:
+            triggers = frozenset(SnapshotTrigger(t) for t in self.triggers)
+        except ValueError as err:
+            known = ", ".join(SnapshotTrigger)
+            raise InvalidRequest(f"triggers: {err}; there are {known}") from None
+        object.__setattr__(self, "triggers", triggers)
+        object.__setattr__(self, "logs", tuple(self.logs))
+        positive = {
+            "max_snapshot_size_mb": self.max_snapshot_size_mb,
+            "interval_seconds": self.interval_seconds,
+            "busy_timeout": self.busy_timeout,
+            "group_size": self.group_size,
+            "connections": self.connections,
+            "cache_mb": self.cache_mb,
+        }
+        for name, value in positive.items():
+            if value is not None and not value > 0:
+                raise InvalidRequest(f"{name} must be greater than 0, not {value!r}")
