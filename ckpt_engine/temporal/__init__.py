@@ -20,12 +20,12 @@ if TYPE_CHECKING:
         Overrides,
         Refusal,
         RewindRequest,
-        SeedHeader,
         SessionStatus,
         StartedChild,
         Target,
     )
     from .encryption import EncryptionCodec
+    from .headers import SeedHeader
     from .plugin import CheckpointPlugin
     from .policy import StepAdapter, StepPolicy
     from .rewindable import Rewindable
@@ -53,15 +53,14 @@ __all__ = [
     "line",
 ]
 
-_CONTRACT = (
-    "BranchRequest Overrides Refusal RewindRequest SeedHeader SessionStatus StartedChild Target"
-)
+_CONTRACT = "BranchRequest Overrides Refusal RewindRequest SessionStatus StartedChild Target"
 _HOME = {
     **dict.fromkeys(_CONTRACT.split(), "contract"),
     **dict.fromkeys(("NotAStep", "Step", "current_step"), "context"),
     "CheckpointPlugin": "plugin",
     "EncryptionCodec": "encryption",
     "Rewindable": "rewindable",
+    "SeedHeader": "headers",
     "Sessions": "sessions",
     **dict.fromkeys(("StepAdapter", "StepPolicy"), "policy"),
     "line": "session",

@@ -22,8 +22,8 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.converter import WorkflowSerializationContext
 from temporalio.service import RPCError, RPCStatusCode
 
-from .contract import HEADER, SendAgain
-from .headers import read_header, sent_again
+from .contract import SendAgain
+from .headers import HEADER, read_header, sent_again
 from .rewindable import OWN_SIGNALS, OWN_UPDATES
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from temporalio.exceptions import ApplicationError
 from ..errors import CheckpointNotFound, IdReused
 from ..model import CheckpointInfo, CommittedStep, SnapshotTrigger, StepCommit, WorkflowRun
 from .context import Step, StepChanges
-from .contract import StepHeader
 from .diverged import diverged
+from .headers import StepHeader
 from .origin import ensure_thread
 from .patience import Heartbeats, Patience, to_the_end
 from .payloads import from_stored, to_stored

@@ -11,14 +11,7 @@ from typing import Literal
 
 from temporalio import workflow
 
-from .contract import (
-    HEADER,
-    Caller,
-    CallHeader,
-    Origin,
-    SessionHeader,
-)
-from .headers import read_header
+from .headers import HEADER, Caller, CallHeader, Origin, SessionHeader, read_header
 from .session import RESEEDING, Line, Session, new_id
 
 __all__ = ["begin_session"]

@@ -19,8 +19,8 @@ from temporalio.exceptions import ActivityError
 from temporalio.worker import StartChildWorkflowInput
 
 from .children import QUICK
-from .contract import HEADER, JOIN_CALL, RECALL, Caller, CallHeader, SessionHeader
-from .headers import header_payload
+from .contract import JOIN_CALL, RECALL
+from .headers import HEADER, Caller, CallHeader, SessionHeader, header_payload
 from .session import Line, Session, fingerprint_of, new_id
 
 __all__ = ["SUB_WORKFLOWS", "JoinCall", "Recall", "call_sub_workflow", "never_asked_for"]

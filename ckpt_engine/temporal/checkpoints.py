@@ -17,14 +17,13 @@ from .again import count_again, decoded, how_it_started
 from .contract import (
     BranchRequest,
     Overrides,
-    Prefix,
     PrepareChild,
     PreparedChild,
     RewindRequest,
-    SeedHeader,
     SendAgain,
     Target,
 )
+from .headers import Prefix, SeedHeader
 from .joining import line_of
 from .origin import ORIGIN_NODE, free_name
 from .payloads import from_stored

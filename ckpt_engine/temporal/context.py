@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidRequest
-from .contract import StepHeader
+from .headers import StepHeader
 
 __all__ = [
     "NotAStep",

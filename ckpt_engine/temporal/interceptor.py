@@ -18,9 +18,8 @@ from temporalio.worker import (
 from ..errors import CheckpointError
 from .attempt import Attempt, Runtime
 from .context import StepScope, current_scope
-from .contract import HEADER
 from .failures import to_failure
-from .headers import read_step_header
+from .headers import HEADER, read_step_header
 from .patience import Heartbeats
 from .policy import StepAdapter
 from .process_pool import InOtherProcess, runs_elsewhere

@@ -13,8 +13,8 @@ from temporalio.exceptions import ApplicationError
 
 from ..model import CheckpointInfo, SnapshotTrigger, StepCommit, Thread, WorkflowRun
 from .calls import JoinCall, Recall
-from .contract import Origin
 from .diverged import diverged
+from .headers import Origin
 from .origin import ensure_caller, ensure_origin
 from .payloads import from_stored, to_stored
 

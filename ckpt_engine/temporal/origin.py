@@ -10,7 +10,7 @@ from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 
 from ..errors import ThreadNotFound
 from ..model import SnapshotTrigger, StepCommit, WorkflowRun
-from .contract import Caller, Origin, Reset
+from .headers import Caller, Origin, Reset
 from .payloads import to_stored
 
 if TYPE_CHECKING:

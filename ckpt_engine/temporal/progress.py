@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
 
     from .context import Step, StepScope
-    from .contract import StepHeader
+    from .headers import StepHeader
     from .policy import StepPolicy
 
 __all__ = ["Progress"]

@@ -15,16 +15,8 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from ..errors import CheckpointError, InvalidRequest
-from .contract import (
-    ENDED,
-    PINNED,
-    REPORT,
-    BranchRequest,
-    Overrides,
-    RewindRequest,
-    SeedHeader,
-    parse,
-)
+from .contract import ENDED, PINNED, REPORT, BranchRequest, Overrides, RewindRequest, parse
+from .headers import SeedHeader
 from .session import Request, Session
 
 if TYPE_CHECKING:

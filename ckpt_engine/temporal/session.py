@@ -23,17 +23,12 @@ from ..model import new_checkpoint_id
 from .contract import (
     BranchRequest,
     ChildStatus,
-    Origin,
-    Prefix,
     Refusal,
-    Reset,
     RewindRequest,
-    SeedHeader,
-    SessionHeader,
     SessionStatus,
     StartedChild,
-    StepHeader,
 )
+from .headers import Origin, Prefix, Reset, SeedHeader, SessionHeader, StepHeader
 from .way import Way, step_key, way_to
 
 __all__ = [

@@ -34,19 +34,16 @@ from .again import decoded, how_it_started, send_again
 from .checkpoints import prepare_child
 from .children import arguments, pinned_to
 from .contract import (
-    HEADER,
     SUPERSEDED,
     BranchRequest,
     PrepareChild,
     PreparedChild,
     RewindRequest,
-    SeedHeader,
-    SessionHeader,
     SessionStatus,
     StartedChild,
     parse,
 )
-from .headers import header_payload
+from .headers import HEADER, SeedHeader, SessionHeader, header_payload
 from .joining import line_of, newest_thread
 
 if TYPE_CHECKING:

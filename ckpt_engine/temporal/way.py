@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from temporalio import workflow
 
 if TYPE_CHECKING:
-    from .contract import Prefix
+    from .headers import Prefix
     from .replay_clock import ReplayClock
 
 __all__ = ["StepOnWay", "Way", "packed_keys", "step_key", "way_to"]

@@ -29,14 +29,8 @@ from ..errors import InvalidRequest
 from .beginning import begin_session
 from .calls import SUB_WORKFLOWS, call_sub_workflow, never_asked_for
 from .children import QUICK
-from .contract import (
-    ENGINE_ACTIVITIES,
-    FORWARD_UPDATE,
-    HEADER,
-    OUTCOME_FAILED,
-    SessionHeader,
-)
-from .headers import header_payload, is_sent_again
+from .contract import ENGINE_ACTIVITIES, FORWARD_UPDATE, OUTCOME_FAILED
+from .headers import HEADER, SessionHeader, header_payload, is_sent_again
 from .policy import Policies, StepPolicy
 from .replay_clock import ReplayClock
 from .rewindable import OWN_SIGNALS, OWN_UPDATES, Rewindable, resume_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ckpt_engine.temporal import NotAStep, current_step
 from ckpt_engine.temporal.context import Step, StepScope, current_scope
-from ckpt_engine.temporal.contract import StepHeader
+from ckpt_engine.temporal.headers import StepHeader
 
 from .conftest import Stage
 from .courier import Trip

@@ -23,7 +23,7 @@ from ckpt_agent.activities.conversation import from_stored, to_stored, user_mess
 from ckpt_agent.workflows.messages import AgentInput, ToolCall
 from ckpt_engine.contrib.agent import AgentSpec
 from ckpt_engine.temporal.context import Step, StepScope, current_scope, current_step
-from ckpt_engine.temporal.contract import StepHeader
+from ckpt_engine.temporal.headers import StepHeader
 
 from .conftest import ChatServer, completion
 

@@ -8,8 +8,16 @@ import msgspec
 import pytest
 from temporalio.api.common.v1 import Payload
 
-from ckpt_engine.temporal.contract import Caller, Origin, Reset, SessionHeader, StepHeader
-from ckpt_engine.temporal.headers import header_payload, read_header, read_step_header
+from ckpt_engine.temporal.headers import (
+    Caller,
+    Origin,
+    Reset,
+    SessionHeader,
+    StepHeader,
+    header_payload,
+    read_header,
+    read_step_header,
+)
 
 ORIGIN = Origin(
     id="a" * 32,
