@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from ckpt_agent.workflows.messages import AgentInput
     from ckpt_engine import CheckpointEngine
 
-__all__ = ["Outcome", "has_worker", "outcome_of", "start_agent"]
+__all__ = ["Outcome", "has_worker", "outcome_of", "start_agent", "why_stuck"]
 
 _RECENT_SECONDS = 90  # a worker polls at least once a minute
+_STUCK_ATTEMPTS = 2  # it failed once, or was lost with its worker, which leaves no reason
+_LOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,25 @@ async def has_worker(client: Client, task_queue: str) -> bool:
     )
     newest = max((p.last_access_time.ToSeconds() for p in answer.pollers), default=0)
     return time.time() - newest < _RECENT_SECONDS
+
+
+async def why_stuck(handle: WorkflowHandle[Any, Any]) -> str:
+    """Wait until a workflow's own code fails again and again, and return with what.
+
+    Temporal tries such code for ever, so that a corrected worker can go on with it.
+    """
+    import asyncio
+
+    while True:
+        seen = await handle.describe()
+        if seen.raw_description.pending_workflow_task.attempt >= _STUCK_ATTEMPTS:
+            reason = ""
+            async for event in handle.fetch_history_events():
+                if event.HasField("workflow_task_failed_event_attributes"):
+                    reason = event.workflow_task_failed_event_attributes.failure.message
+            if reason:
+                return reason
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _reason(err: BaseException) -> str:

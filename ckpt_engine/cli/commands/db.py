@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..options import Database, Home, Json, settings_from
 from ..output import Output
 from ..running import run
-from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..settings import Settings
 
 __all__ = ["app"]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -187,7 +190,8 @@ async def follow_agent(
     from ..agents import Outcome, outcome_of
 
     follower = follower or steps_of(out, engine, handle.id)
-    outcome: Outcome = await follower.until(outcome_of(engine, handle))
+    async with _telling_if_stuck(out, handle):
+        outcome: Outcome = await follower.until(outcome_of(engine, handle))
     out.say()
     if outcome.error is None:
         out.say(outcome.answer or "(no answer)")
@@ -209,6 +213,27 @@ async def follow_agent(
         again = f"ckpt rewind {handle.id} --back 0 --follow"
     out.following(f"ckpt tree {handle.id}", again)
     return 0 if outcome.error is None else 1
+
+
+@contextlib.asynccontextmanager
+async def _telling_if_stuck(out: Output, handle: WorkflowHandle[Any, Any]) -> AsyncIterator[None]:
+    """Say once, while the block is at work, that the workflow's code fails and with what."""
+    from ..agents import why_stuck
+
+    async def tell() -> None:
+        reason = await why_stuck(handle)
+        out.say(
+            f"the workflow's code fails, and is tried again: {reason} (mend it and start its "
+            "worker again)",
+            "yellow",
+        )
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)  # a server that is away tells itself
 
 
 def _existing(data: Path) -> Path:
