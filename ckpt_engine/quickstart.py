@@ -128,23 +128,28 @@ def newest_version() -> str:
     return NEWEST
 
 
-async def copy_database(source: str, target: str, progress: Progress) -> dict[str, int]:
+async def copy_database(
+    source: str, target: str, progress: Progress, *, keys: Keyring | None = None
+) -> dict[str, int]:
     """Copy everything of a database into an empty one, or go on with that; ids stay.
 
     Args:
         source: As for :func:`create_checkpoint_engine`.
         target: Likewise; made where there is none.
         progress: Is told of a table how many of its rows were copied, and of how many.
+        keys: Encrypt the copy of a database that is not; an encrypted one is copied as it is.
 
     Returns:
         Table -> rows in it; every row was compared.
 
     Raises:
         InvalidRequest: The target has checkpoints of its own, or is a copy of another database.
+        WrongKey: The target is an encrypted copy that was begun with other keys.
         StoreUnavailable: There is no such source; nothing is made.
         StoreBusy: The source is being written.
     """
     from .stores.copying import check_copied, copy_store
+    from .stores.encrypted import EncryptedStore, check_plain, is_encrypted
 
     await database_version(source)  # opening it would make one where there is none
     config = SnapshotConfig()
@@ -154,6 +159,11 @@ async def copy_database(source: str, target: str, progress: Progress) -> dict[st
         await check_copied(old)
         new = await open_store(target, config)
         stack.push_async_callback(new.close)
+        if not await is_encrypted(old):
+            if keys is not None:
+                new = await EncryptedStore.over(new, keys)
+            else:
+                await check_plain(new)
         return await copy_store(old, new, progress)
 
 

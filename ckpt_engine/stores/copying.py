@@ -1,7 +1,8 @@
 """Copying everything from one database into another, row by row: ids and digests stay.
 
-Rows are copied as they are stored, so an encrypted database needs no key for it. Where the copy
-stands is written to the target in the same transactions as the rows.
+Rows are copied as they are stored, so an encrypted database needs no key for it, and its copy has
+its data key. A target that encrypts what it is given makes an encrypted copy of one that is not.
+Where the copy stands is written to the target in the same transactions as the rows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, get_type_hints
 
 from ..errors import Conflict, InvalidRequest, SchemaMismatch, StoreBusy
 from ..store import TABLES, Above, Batch, Blob, Meta, StateRow, Store, ThreadRow, Tx
+from .encrypted import ENCRYPTION
 from .schema import FLOORS
 
 __all__ = ["Progress", "check_copied", "copy_store"]
@@ -23,7 +25,7 @@ Progress = Callable[[str, int, int], None]
 """Is told of a table how many of its rows were copied, and of how many."""
 
 _MARK = "copy"
-_OWN = ("floor:", _MARK)  # facts that a database has of its own
+_OWN = ("floor:", _MARK, ENCRYPTION)  # facts that a database has of its own
 _PAGE = 500
 _LARGE = {Batch: 100, StateRow: 200, Blob: 20}
 _FIRST: dict[type, Any] = {int: -(2**63), str: "", bytes: b""}
@@ -54,7 +56,8 @@ async def copy_store(source: Store, target: Store, progress: Progress) -> dict[s
         InvalidRequest: The target has checkpoints of its own, or is a copy of another database.
         StoreBusy: The source was changed meanwhile.
     """
-    done = await target.write(partial(_begin, source=source.url, target=target.url))
+    secret = await source.read(lambda tx: tx.one(Meta, key=ENCRYPTION))
+    done = await target.write(partial(_begin, source=source.url, target=target.url, secret=secret))
     for table in TABLES:
         try:
             await _copy_table(source, target, table, done, progress)
@@ -78,14 +81,14 @@ async def copy_store(source: Store, target: Store, progress: Progress) -> dict[s
     return {TABLES[table].name: count for table, count in counts.items()}
 
 
-def _begin(tx: Tx, *, source: str, target: str) -> dict[str, Any]:
+def _begin(tx: Tx, *, source: str, target: str, secret: Meta | None) -> dict[str, Any]:
     """Return the last key that was copied of each table."""
     mark = tx.one(Meta, key=_MARK)
     if mark is None:
         if tx.count(ThreadRow):
             raise InvalidRequest(f"{target} has checkpoints already: copy into an empty database")
         done: dict[str, Any] = {}
-        tx.insert(_marked(source, done))
+        tx.insert(_marked(source, done), *([secret] if secret else []))
         return {"source": source, "tables": done}
     found: dict[str, Any] = json.loads(mark.value)
     if found["source"] != source:

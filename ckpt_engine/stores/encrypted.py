@@ -39,10 +39,12 @@ from ..store import (
     sealed,
 )
 
-__all__ = ["EncryptedStore", "check_plain"]
+__all__ = ["ENCRYPTION", "EncryptedStore", "check_plain", "is_encrypted"]
 
 T = TypeVar("T")
-_META = "encryption"
+ENCRYPTION = "encryption"
+"""The fact under which a database keeps its data key, wrapped."""
+
 _BLOCK = 16
 _BODIES: dict[type[Any], tuple[str, ...]] = {
     Batch: ("body",),
@@ -148,7 +150,7 @@ class _EncryptedTx(Tx):
 
     @property
     def meta_keys(self) -> tuple[str, ...]:  # type: ignore[override]
-        return (*self._inner.meta_keys, _META)
+        return (*self._inner.meta_keys, ENCRYPTION)
 
     def find(
         self, table: type[R], order: str = "", limit: int | None = None, **where: Cond
@@ -225,7 +227,7 @@ class EncryptedStore(Store):
             WrongKey: The database's data key was wrapped by a key that ``keys`` lacks.
             InvalidRequest: The database holds content in the clear.
         """
-        found = await inner.read(lambda tx: tx.one(Meta, key=_META))
+        found = await inner.read(lambda tx: tx.one(Meta, key=ENCRYPTION))
         if found is None or json.loads(found.value)["key"] != keys.current:
             data_key = await inner.write(partial(_take_up, keys=keys, url=inner.url))
         else:
@@ -259,13 +261,18 @@ class EncryptedStore(Store):
         await self._inner.close()
 
 
+async def is_encrypted(store: Store) -> bool:
+    """Tell whether a database, opened as it is, holds encrypted content."""
+    return await store.read(lambda tx: tx.one(Meta, key=ENCRYPTION)) is not None
+
+
 async def check_plain(store: Store) -> None:
     """Refuse to read an encrypted database without a key.
 
     Raises:
         WrongKey: It is encrypted.
     """
-    found = await store.read(lambda tx: tx.one(Meta, key=_META))
+    found = await store.read(lambda tx: tx.one(Meta, key=ENCRYPTION))
     if found is not None:
         raise WrongKey(
             f"{store.url} is encrypted with the key {json.loads(found.value)['key']!r}: give it as "
@@ -275,26 +282,26 @@ async def check_plain(store: Store) -> None:
 
 def _take_up(tx: Tx, *, keys: Keyring, url: str) -> bytes:
     """Return the data key, made or wrapped anew with the current key."""
-    found = tx.one(Meta, key=_META)
+    found = tx.one(Meta, key=ENCRYPTION)
     if found is not None:
         data_key = _unwrapped(found, keys, url)
-        tx.delete(Meta, key=_META)
+        tx.delete(Meta, key=ENCRYPTION)
     elif tx.count(ThreadRow):
         raise InvalidRequest(
-            f"{url} was begun without keys, so its content is in the clear: copy it into a new "
-            "database that is opened with them"
+            f"{url} was begun without keys, so its content is in the clear: with the keys set, "
+            "`ckpt db copy` makes an encrypted copy of it"
         )
     else:
         data_key = os.urandom(KEY_BYTES)
-    wrapped = base64.b64encode(keys.seal(data_key, _META.encode())).decode()
-    tx.insert(Meta(_META, json.dumps({"key": keys.current, "wrapped": wrapped})))
+    wrapped = base64.b64encode(keys.seal(data_key, ENCRYPTION.encode())).decode()
+    tx.insert(Meta(ENCRYPTION, json.dumps({"key": keys.current, "wrapped": wrapped})))
     return data_key
 
 
 def _unwrapped(row: Meta, keys: Keyring, url: str) -> bytes:
     fact = json.loads(row.value)
     try:
-        return keys.open(fact["key"], base64.b64decode(fact["wrapped"]), _META.encode())
+        return keys.open(fact["key"], base64.b64decode(fact["wrapped"]), ENCRYPTION.encode())
     except WrongKey as err:
         raise WrongKey(f"{url} cannot be opened: {err}") from None
     except (KeyError, ValueError):

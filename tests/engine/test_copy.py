@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ckpt_engine import CheckpointEngine, SnapshotConfig, create_checkpoint_engine
-from ckpt_engine.errors import InvalidRequest, SchemaMismatch, StoreBusy
+from ckpt_engine import CheckpointEngine, Keyring, SnapshotConfig, create_checkpoint_engine
+from ckpt_engine.errors import InvalidRequest, SchemaMismatch, StoreBusy, WrongKey
 from ckpt_engine.quickstart import copy_database, open_store
 from ckpt_engine.store import TABLES, Meta, ThreadRow
 
@@ -66,6 +66,51 @@ async def test_there_and_back_everything_is_the_same(
         async with await create_checkpoint_engine(url) as engine:
             assert (await engine.verify()).problems == ()
             await goes_on(engine)
+
+
+async def test_an_encrypted_copy_is_made_of_what_was_begun_in_the_clear(tmp_path: Path) -> None:
+    plain, sealed, copied = str(tmp_path / "a.db"), str(tmp_path / "b.db"), url_in(tmp_path)
+    keys = Keyring({"mine": b"k" * 32})
+    await fill(plain)
+    with pytest.raises(InvalidRequest, match="ckpt db copy"):
+        await create_checkpoint_engine(plain, keys=keys)
+    counts = await copy_database(plain, sealed, nothing, keys=keys)
+    assert counts["checkpoint"] == 41
+    with pytest.raises(WrongKey, match="'mine'"):
+        await create_checkpoint_engine(sealed)
+    await copy_database(sealed, copied, nothing)  # needs no key
+    for url in (sealed, copied):
+        async with (
+            await create_checkpoint_engine(plain) as old,
+            await create_checkpoint_engine(url, keys=keys) as new,
+        ):
+            for thread in ("t0", "t1", "t2"):
+                for point in await old.list_time_travel_points(thread, limit=100):
+                    assert await new.get(point.id) == await old.get(point.id)
+            await goes_on(new)
+    assert b"0123456789" in Path(plain).read_bytes()
+    assert b"0123456789" not in Path(sealed).read_bytes()
+
+
+async def test_an_encrypted_copy_that_was_interrupted_needs_its_key_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ckpt_engine.stores.copying._PAGE", 5)
+    plain, sealed = str(tmp_path / "a.db"), str(tmp_path / "b.db")
+    keys = Keyring({"mine": b"k" * 32})
+    await fill(plain)
+
+    def stop(name: str, done: int, of: int) -> None:
+        if name == "checkpoint" and done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await copy_database(plain, sealed, stop, keys=keys)
+    with pytest.raises(WrongKey):
+        await copy_database(plain, sealed, nothing)
+    await copy_database(plain, sealed, nothing, keys=keys)
+    async with await create_checkpoint_engine(sealed, keys=keys) as engine:
+        assert (await engine.verify()).problems == ()
 
 
 async def goes_on(engine: CheckpointEngine) -> None:

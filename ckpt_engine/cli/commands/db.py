@@ -94,15 +94,16 @@ def copy(
     """Copy everything into another database, of the same kind or not; ids stay.
 
     Stop the workers first. What was interrupted goes on where it was when it is run again. A
-    password is better kept in PGPASSWORD or ~/.pgpass than in a URL here.
+    password is better kept in PGPASSWORD or ~/.pgpass than in a URL here. With CKPT_KEYS set, a
+    database that is not encrypted gets a copy that is.
     """
 
     async def work() -> None:
         from ...quickstart import copy_database, hide_password
 
-        out = Output(as_json)
+        out, keys = Output(as_json), settings_from().keyring
         with _progress(out) as told:
-            rows = await copy_database(source, target, told)
+            rows = await copy_database(source, target, told, keys=keys)
         out.data({"source": hide_password(source), "target": hide_password(target), "rows": rows})
         if as_json:
             return
