@@ -9,6 +9,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 from ..store import CheckpointRow
 from .prepare import log_lengths
@@ -45,7 +47,7 @@ def join(source: Source, parents: Sequence[CheckpointRow]) -> Joined:
     else:
         prefix, rest = _leading(parents[0], cut, done, links)
         copied = _copied(source, parents, prefix, rest)
-    state, disputed = _joined_state(source, cut, done, parents)
+    state, disputed = _joined_state(source, cut, done, links, parents)
     return Joined(prefix, copied, state, disputed)
 
 
@@ -140,32 +142,43 @@ def _joined_state(
     source: Source,
     cut: CheckpointRow | None,
     done: list[CheckpointRow],
+    links: dict[int, list[int]],
     parents: Sequence[CheckpointRow],
 ) -> tuple[dict[str, bytes] | None, tuple[str, ...]]:
-    """Return the state with every change since the parting, in step order, and disputed keys."""
+    """Return the state with every change since the parting, in step order, and disputed keys.
+
+    A key is disputed where the step that changed it last did not follow all others that did.
+    """
     if all(row.state == parents[0].state for row in parents):
         return None, ()
     base = source.state(cut.state if cut else None).values
     state = dict(base)
     known = {cut.cid: base} if cut else {}
-    for row in done:
+    behind: dict[int, int] = {}  # the steps that a step follows, itself too, as bits
+    changed: dict[str, int] = {}
+    disputed: dict[str, bool] = {}
+    for number, row in enumerate(done):
         values = known[row.cid] = source.state(row.state).values
-        before = [known.get(p.cid, base) for p in source.parents(row)] or [base]
-        _apply(state, values, before)
-    tips = [source.state(row.state).values for row in parents]
-    keys = dict.fromkeys(key for values in (*tips, base) for key in values)
-    changed = {key: sum(tip.get(key) != base.get(key) for tip in tips) for key in keys}
-    return state, tuple(sorted(key for key, count in changed.items() if count > 1))
+        above = links[row.cid]
+        before = [known.get(p, base) for p in above] or [base]
+        behind[row.cid] = reduce(or_, (behind.get(p, 0) for p in above), 1 << number)
+        for key in _apply(state, values, before):
+            disputed[key] = bool(changed.get(key, 0) & ~behind[row.cid])
+            changed[key] = changed.get(key, 0) | 1 << number
+    return state, tuple(sorted(key for key, both in disputed.items() if both))
 
 
 def _apply(
     state: dict[str, bytes], values: dict[str, bytes], before: list[dict[str, bytes]]
-) -> None:
-    """Do to ``state`` what a step did to the states it came from."""
+) -> list[str]:
+    """Do to ``state`` what a step did to the states it came from; return the keys it changed."""
+    changed = []
     for key in dict.fromkeys((*values, *(k for known in before for k in known))):
         if any(values.get(key) == known.get(key) for known in before):
             continue
+        changed.append(key)
         if key in values:
             state[key] = values[key]
         else:
             state.pop(key, None)
+    return changed

@@ -235,6 +235,8 @@ def _check_place(path: Path) -> None:
     """Say in advance, and plainly, what SQLite only says is unable to open."""
     if not path.parent.is_dir():
         raise StoreUnavailable(f"{path} cannot be opened: there is no folder {path.parent}")
+    if path.is_dir():
+        raise StoreUnavailable(f"{path} is a folder: name a file in it, such as {path}/ckpt.db")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise StoreUnavailable(f"{path} cannot be opened: it is read-only here")
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from temporalio import workflow
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InvalidRequest
 from ..model import new_checkpoint_id
 from .contract import (
     BranchRequest,
@@ -550,7 +550,12 @@ async def line(name: str) -> AsyncIterator[Line]:
 
     Args:
         name: What tells it from others beside it; the order of their opening tells equal ones.
+
+    Raises:
+        InvalidRequest: This is no workflow, such as an activity.
     """
+    if not workflow.in_workflow():
+        raise InvalidRequest(f"line({name!r}) is for a workflow's code, around the calls of steps")
     session: Session = workflow.instance().__ckpt_session__
     outer = session.current_line()
     start = dict(outer.tips)

@@ -137,6 +137,23 @@ class StepContract(ContractBase):
         assert (await engine.get_thread("wf")).head == after.id
         assert (await engine.verify()).problems == ()
 
+    async def test_a_key_is_disputed_only_where_lines_beside_each_other_changed_it(
+        self, engine: CheckpointEngine
+    ) -> None:
+        root = await _begun(engine)
+        other = await _step(engine, 1, (root,), "other", state_set={"k": "other"})
+        plan = await _step(engine, 2, (root,), first=False, state_set={"turns": 1, "same": 1})
+        left = await _step(engine, 3, (plan,), "left", state_set={"same": 2})
+        right = await _step(engine, 4, (plan,), "right", first=False, state_set={"k": "right"})
+        joined = await engine.join((other, left, right))
+        assert joined.disputed == ("k",)  # and not what one of them, or what all follow, changed
+        assert joined.state == {"model": "m", "k": "right", "turns": 1, "same": 2}
+        after = await _step(engine, 5, (other, left, right))
+        assert (await engine.get_info(after)).metadata["disputed"] == ["k"]
+        settled = await _step(engine, 6, (after,), "settled", state_set={"k": "settled"})
+        aside = await _step(engine, 7, (root,), "aside", first=False, state_set={"a": 1})
+        assert (await engine.join((settled, aside))).disputed == ()
+
     async def test_many_turns_of_parallel_steps_read_back(self, engine: CheckpointEngine) -> None:
         frontier: tuple[str, ...] = (await _begun(engine),)
         step, said = 1, []
