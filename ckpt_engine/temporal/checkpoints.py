@@ -248,7 +248,7 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
         )
         count = await count_again(client, again)
         used = {info.step for info in whole}
-        prefix = _prefix(path, used, base).model_copy(update={"signals": count})
+        prefix = _prefix(path, used, base, count)
         if _shared_id(first.id) in first.parents:
             prefix = prefix.model_copy(update={"shared": _shared_id(first.id)})
         again = again if count else None
@@ -276,13 +276,14 @@ async def _prepared(engine: CheckpointEngine, client: Client, ask: PrepareChild)
     )
 
 
-def _prefix(path: Sequence[CheckpointInfo], used: set[int], base: int) -> Prefix:
+def _prefix(path: Sequence[CheckpointInfo], used: set[int], base: int, signals: int) -> Prefix:
     """Say what the steps on the way to a child's first checkpoint are known by.
 
     Args:
         path: The checkpoints of the code's own line.
         used: Numbers that some checkpoint has, those inside of sub-workflows included.
         base: Number of the last step before the code began.
+        signals: How many signals and updates from before are sent again.
     """
     keys: dict[int, str] = {}
     calls: dict[int, int] = {}
@@ -306,17 +307,19 @@ def _prefix(path: Sequence[CheckpointInfo], used: set[int], base: int) -> Prefix
         start=base,
         keys=packed_keys(keys, base),
         gaps=_gaps(places.values(), used | keys.keys(), base),
-        order=_order(known),
+        order=_order(known, signals),
         calls=calls,
         lines=lines,
         ids=ids if lines else {},
+        signals=signals,
     )
 
 
-def _order(known: Mapping[int, CheckpointInfo]) -> list[int]:
+def _order(known: Mapping[int, CheckpointInfo], signals: int) -> list[int]:
     """Return the numbers of steps in the order of their ends; none where each follows the last.
 
-    A step had ended when the first one that follows it was scheduled.
+    A step had ended when the first one that follows it was scheduled. Signals that come again come
+    all at once, so that their handlers ask for steps side by side which were none.
     """
     numbers = sorted(known)
     followed: dict[str, int] = {}
@@ -324,7 +327,7 @@ def _order(known: Mapping[int, CheckpointInfo]) -> list[int]:
         for parent in known[number].parents:
             followed.setdefault(parent, number)
     by = [followed.get(known[number].id, 0) for number in numbers]
-    if by == [*numbers[1:], 0]:
+    if by == [*numbers[1:], 0] and not signals:
         return []
     ends = {number: at or numbers[-1] + 1 for number, at in zip(numbers, by, strict=True)}
     return sorted(numbers, key=lambda number: (ends[number], known[number].created_at, number))

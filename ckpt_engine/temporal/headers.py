@@ -124,7 +124,8 @@ class Prefix(Lenient):
         start: Number of the last step before the code began: 0, or what it had continued as new at.
         keys: What each of them is known by, from number ``start + 1`` on (see :mod:`.way`).
         gaps: Numbers of steps that failed or had not ended; they run again.
-        order: Numbers of the others in the order of their ends; none where each follows the last.
+        order: Numbers of the others in the order of their ends; none where each follows the last
+            and no signal is sent again.
         calls: Number of the call of a sub-workflow -> number under which its result is stored.
         lines: Parallel line -> place in it -> number of the step.
         ids: Number of a step, or of a call -> checkpoint id, where there are such lines.
