@@ -13,6 +13,7 @@ import copy
 import logging
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..model import SnapshotTrigger, StepCommit, new_checkpoint_id
@@ -20,7 +21,8 @@ from ..model import SnapshotTrigger, StepCommit, new_checkpoint_id
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
 
-    from .context import Step, StepScope
+    from ..model import CheckpointInfo, Thread
+    from .context import Step, StepChanges, StepScope
     from .headers import StepHeader
     from .policy import StepPolicy
 
@@ -52,6 +54,8 @@ class Progress:
         self._policy = policy
         self._facts = facts
         self._began = time.monotonic()
+        self._starts: list[CheckpointInfo] = []
+        self._thread: Thread | None = None
 
     async def during(self, scope: StepScope, body: Awaitable[_T]) -> _T:
         """Wait for the body of the step, and take a checkpoint whenever the interval has passed."""
@@ -66,21 +70,22 @@ class Progress:
         while True:
             await asyncio.sleep(self._engine.config.interval_seconds)
             try:
-                await self._take(scope.opened)
+                await self._take(scope)
             except Exception:  # noqa: BLE001 - the step goes on without it
                 _log.warning("no interval checkpoint of %s", self._header.thread, exc_info=True)
 
-    async def _take(self, step: Step | None) -> None:
+    async def _take(self, scope: StepScope) -> None:
         engine, header = self._engine, self._header
-        content = {} if step is None else self._content(step)  # now: the body may go on meanwhile
-        changed = {} if step is None else self._changed(step, content["messages"])
-        starts = [await engine.get_info(parent) for parent in header.parents]
-        name = f"inside-step-{header.step}-{header.id[:8]}"
-        thread = await engine.branch(starts[0].id, name, thread_id=f"{header.session}/{name}")
+        if self._thread is None:
+            self._starts = [await engine.get_info(parent) for parent in header.parents]
+            name = f"inside-step-{header.step}-{header.id[:8]}"
+            thread_id = f"{header.session}/{name}"
+            self._thread = await engine.branch(self._starts[0].id, name, thread_id=thread_id)
+        start, thread, step = self._starts[0], self._thread, scope.opened
         about: dict[str, Any] = {
             "trigger": SnapshotTrigger.INTERVAL,
-            "node": starts[0].next_node or "inside a step",
-            "next_node": starts[0].next_node,
+            "node": start.next_node or "inside a step",
+            "next_node": start.next_node,
             "metadata": {
                 **self._facts,
                 "phase": "interval",
@@ -88,31 +93,30 @@ class Progress:
                 "seconds": round(time.monotonic() - self._began, 3),
             },
         }
-        if thread.head != starts[0].id:
+        # Content is copied before the store is asked: the body may go on meanwhile.
+        if thread.head != start.id:
+            content = {} if step is None else self._content(step)
             await engine.snapshot(thread.id, **content, **about)
             return
         first = StepCommit(  # of all that the step began with: a replay has done those
             checkpoint_id=new_checkpoint_id(),
             thread_id=thread.id,
-            step=max(start.step for start in starts) + 1,
+            step=max(start.step for start in self._starts) + 1,
             parents=tuple(header.parents),
-            **changed,
+            **({} if step is None else self._changed(step)),
             **about,
         )
         await engine.commit_step(first)
+        self._thread = replace(thread, head=first.checkpoint_id)
 
     def _content(self, step: Step) -> dict[str, Any]:
         changes = step.changes()
-        messages = list(step.messages)
-        if self._policy.redact is not None:
-            new = 0 if changes.messages is not None else len(messages) - len(changes.added)
-            messages[new:] = [self._policy.redact(message) for message in messages[new:]]
-        return {"messages": messages, "state": copy.deepcopy(step.state)}
+        return {"messages": self._messages(step, changes), "state": copy.deepcopy(step.state)}
 
-    @staticmethod
-    def _changed(step: Step, messages: list[Any]) -> dict[str, Any]:
+    def _changed(self, step: Step) -> dict[str, Any]:
         """Return what is the step's own of the content, as a step's commit has it."""
         changes = step.changes()
+        messages = self._messages(step, changes)
         old = len(messages) - len(changes.added)
         return {
             "append": [] if changes.messages is not None else messages[old:],
@@ -120,3 +124,11 @@ class Progress:
             "state_set": copy.deepcopy(changes.state_set),
             "state_delete": changes.state_delete,
         }
+
+    def _messages(self, step: Step, changes: StepChanges) -> list[Any]:
+        """Return the conversation so far, what is new in it redacted."""
+        messages = list(step.messages)
+        if self._policy.redact is not None:
+            new = 0 if changes.messages is not None else len(messages) - len(changes.added)
+            messages[new:] = [self._policy.redact(message) for message in messages[new:]]
+        return messages
