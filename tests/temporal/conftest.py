@@ -78,9 +78,18 @@ async def running_app(
         yield App(client, engine, Sessions(client, engine), task_queue, url)
 
 
-@pytest.fixture
-async def app(
-    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
-) -> AsyncIterator[App]:
-    async with running_app(temporal_env, f"sqlite:///{tmp_path}/ckpt.db", task_queue) as running:
-        yield running
+def app_with(**options: Any) -> Any:
+    """Return a fixture ``app`` whose worker has these options, on a file of its own."""
+
+    @pytest.fixture
+    async def app(
+        temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
+    ) -> AsyncIterator[App]:
+        url = f"sqlite:///{tmp_path}/ckpt.db"
+        async with running_app(temporal_env, url, task_queue, **options) as running:
+            yield running
+
+    return app
+
+
+app = app_with()

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio.client import WorkflowHandle
-from temporalio.testing import WorkflowEnvironment
 
 from ckpt_engine.temporal import BranchRequest, Overrides, RewindRequest, Target
 
 from .app import ACTIVITIES, Walker, gate
-from .conftest import App, running_app
+from .conftest import App, app_with
 from .family import Researchers, think
 
-
-@pytest.fixture
-async def app(
-    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
-) -> AsyncIterator[App]:
-    async with running_app(
-        temporal_env,
-        f"sqlite:///{tmp_path}/ckpt.db",
-        task_queue,
-        workflows=[Walker, Researchers],
-        activities=[*ACTIVITIES, think],
-    ) as running:
-        yield running
+app = app_with(workflows=[Walker, Researchers], activities=[*ACTIVITIES, think])
 
 
 def saying(text: str) -> Overrides:

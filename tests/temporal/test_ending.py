@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +14,12 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, Wor
 from temporalio.common import Priority
 from temporalio.exceptions import CancelledError, TerminatedError
 from temporalio.exceptions import TimeoutError as TimedOutError
-from temporalio.testing import WorkflowEnvironment
 
 from ckpt_engine.errors import InvalidRequest
 from ckpt_engine.temporal import BranchRequest, Rewindable, RewindRequest, Target
 
 from .app import ACTIVITIES, Walker, fail, gate, walk
-from .conftest import App, running_app
+from .conftest import App, app_with
 
 
 @workflow.defn
@@ -42,18 +39,7 @@ class Parking(Rewindable, resume="next_node", on_failure="park"):
         return at
 
 
-@pytest.fixture
-async def app(
-    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
-) -> AsyncIterator[App]:
-    async with running_app(
-        temporal_env,
-        f"sqlite:///{tmp_path}/ckpt.db",
-        task_queue,
-        workflows=[Walker, Parking],
-        activities=ACTIVITIES,
-    ) as running:
-        yield running
+app = app_with(workflows=[Walker, Parking], activities=ACTIVITIES)
 
 
 async def rewound(

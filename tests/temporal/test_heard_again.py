@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from temporalio.client import WorkflowHandle
-from temporalio.testing import WorkflowEnvironment
 
 from ckpt_engine.temporal import BranchRequest, RewindRequest, Target
 
-from .conftest import App, running_app
+from .conftest import App, app_with
 from .family import Talk, think
 
-
-@pytest.fixture
-async def app(
-    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
-) -> AsyncIterator[App]:
-    async with running_app(
-        temporal_env,
-        f"sqlite:///{tmp_path}/ckpt.db",
-        task_queue,
-        workflows=[Talk],
-        activities=[think],
-    ) as running:
-        yield running
+app = app_with(workflows=[Talk], activities=[think])
 
 
 async def talking(app: App) -> WorkflowHandle[Any, list[str]]:

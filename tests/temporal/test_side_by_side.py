@@ -19,22 +19,10 @@ from ckpt_engine import CheckpointInfo
 from ckpt_engine.temporal import BranchRequest, Overrides, RewindRequest, Target
 
 from . import crew
-from .conftest import App, running_app
+from .conftest import App, app_with, running_app
 from .crew import BODIES, GATES
 
-
-@pytest.fixture
-async def app(
-    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
-) -> AsyncIterator[App]:
-    async with running_app(
-        temporal_env,
-        f"sqlite:///{tmp_path}/ckpt.db",
-        task_queue,
-        workflows=crew.WORKFLOWS,
-        activities=crew.ACTIVITIES,
-    ) as running:
-        yield running
+app = app_with(workflows=crew.WORKFLOWS, activities=crew.ACTIVITIES)
 
 
 async def begin(app: App, run: Any, *args: Any) -> WorkflowHandle[Any, Any]:

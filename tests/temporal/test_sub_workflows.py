@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -31,23 +30,11 @@ from ckpt_engine import CheckpointInfo, InvalidRequest, create_checkpoint_engine
 from ckpt_engine.temporal import BranchRequest, CheckpointPlugin, RewindRequest, Sessions, Target
 
 from . import kitchen
-from .conftest import App, running_app
+from .conftest import App, app_with, running_app
 from .existing_app import Sealed
 from .kitchen import BODIES, GATES
 
-
-@pytest.fixture
-async def app(
-    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
-) -> AsyncIterator[App]:
-    async with running_app(
-        temporal_env,
-        f"sqlite:///{tmp_path}/ckpt.db",
-        task_queue,
-        workflows=kitchen.WORKFLOWS,
-        activities=[kitchen.do, kitchen.is_step],
-    ) as running:
-        yield running
+app = app_with(workflows=kitchen.WORKFLOWS, activities=[kitchen.do, kitchen.is_step])
 
 
 async def begin(app: App, run: Any, **options: Any) -> WorkflowHandle[Any, Any]:
