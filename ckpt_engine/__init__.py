@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from .engine import CheckpointEngine
     from .keys import Keyring
     from .merge import MISSING, MergeConflict
-    from .quickstart import create_checkpoint_engine
+    from .quickstart import check_url, create_checkpoint_engine
     from .retention import KEEP_AGE, KEEP_ALL, KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
     from .retention_words import parse_retention
 
@@ -112,6 +112,7 @@ __all__ = [
     "VerifyReport",
     "WorkflowRun",
     "WrongKey",
+    "check_url",
     "create_checkpoint_engine",
     "new_checkpoint_id",
     "parse_retention",
@@ -128,6 +129,7 @@ _LAZY = {
     "MergeConflict": "merge",
     "RetentionPolicy": "retention",
     "SnapshotConfig": "config",
+    "check_url": "quickstart",
     "create_checkpoint_engine": "quickstart",
     "parse_retention": "retention_words",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import SnapshotConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .stores.postgres_store import PostgresStore
 
 __all__ = [
+    "check_url",
     "copy_database",
     "create_checkpoint_engine",
     "database_contents",
@@ -27,6 +29,12 @@ __all__ = [
     "open_store",
     "postgres_store",
 ]
+
+_MEMORY = ("memory:", "memory://")
+_KINDS = (
+    "give sqlite:///path (or a bare path), postgresql://user:password@host:port/database, "
+    "or memory: for none"
+)
 
 
 async def create_checkpoint_engine(
@@ -72,7 +80,7 @@ async def create_checkpoint_engine(
 
 async def open_store(url: str, config: SnapshotConfig) -> Store:
     """Open the store at a URL, as it is: what is encrypted stays so."""
-    if url in ("memory:", "memory://"):
+    if url in _MEMORY:
         from .stores.memory import MemoryStore
 
         return MemoryStore()
@@ -83,9 +91,9 @@ async def open_store(url: str, config: SnapshotConfig) -> Store:
     }
     if is_postgres(url):
         return await postgres_store().open(url, readers=config.connections, **options)
-    from .stores.sql import SqlStore, path_of
+    from .stores.sql import SqlStore
 
-    return await SqlStore.open(path_of(url), **options)
+    return await SqlStore.open(_path_of(url), **options)
 
 
 async def database_version(url: str, *, upgrade: bool = False) -> str | None:
@@ -102,9 +110,9 @@ async def database_version(url: str, *, upgrade: bool = False) -> str | None:
     """
     if is_postgres(url):
         return await postgres_store().version(url, upgrade=upgrade)
-    from .stores.sql import SqlStore, path_of
+    from .stores.sql import SqlStore
 
-    return await SqlStore.version(path_of(url), upgrade=upgrade)
+    return await SqlStore.version(_path_of(url), upgrade=upgrade)
 
 
 async def database_contents(url: str) -> dict[str, int]:
@@ -174,21 +182,49 @@ def hide_password(url: str) -> str:
     )
 
 
+def check_url(url: object) -> None:
+    """Refuse what :func:`create_checkpoint_engine` could never open; nothing is opened or made.
+
+    Raises:
+        InvalidRequest: It is no text, or names no kind of store; the message says what would.
+    """
+    if not isinstance(url, str):
+        raise InvalidRequest(f"the URL has to be a text, not {url!r}: {_KINDS}")
+    if url in _MEMORY:
+        return
+    if is_postgres(url):
+        from .stores.postgres_url import parse_url
+
+        parse_url(url)
+    else:
+        _path_of(url)
+
+
 def is_postgres(url: str) -> bool:
     """Tell whether a URL names a PostgreSQL database rather than a file.
 
     Raises:
         InvalidRequest: It names neither.
     """
-    scheme = url.partition("://")[0] if "://" in url else "sqlite"
-    if scheme.partition("+")[0] in ("postgres", "postgresql"):
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)  # one letter is a drive's
+    scheme = found[1] if found else "sqlite"
+    if "://" in url and scheme.partition("+")[0] in ("postgres", "postgresql"):
         return True
     if scheme != "sqlite":
-        raise InvalidRequest(
-            f"{scheme}:// is not supported: give sqlite:///path, "
-            "postgresql://user:password@host:port/database, or memory:"
-        )
+        raise InvalidRequest(f"{hide_password(url)!r} names no kind of database there is: {_KINDS}")
     return False
+
+
+def _path_of(url: str) -> str:
+    """Return the file that a ``sqlite:///`` URL, or a bare path, names.
+
+    Raises:
+        InvalidRequest: It names no file.
+    """
+    path = url.removeprefix("sqlite:///") if url.startswith("sqlite:") else url
+    if not path or ":memory:" in path or path.startswith("sqlite:"):
+        raise InvalidRequest(f"{url!r} names no file: {_KINDS}")
+    return str(Path(path).expanduser())
 
 
 def postgres_store() -> type[PostgresStore]:

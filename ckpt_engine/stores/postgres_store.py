@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
-from sqlalchemy import create_engine, event, exc, make_url
+from sqlalchemy import create_engine, event, exc
 from sqlalchemy.pool import QueuePool
 
-from ..errors import InvalidRequest, StoreUnavailable
+from ..errors import StoreUnavailable
 from ..store import TABLES, Tx
 from .grouped import GroupedStore, Write, run_group
 from .postgres import PostgresTx, adapt, translated
+from .postgres_url import parse_url, shown
 from .schema import READ_VERSION, check_older, check_version, upgrade
 
 if TYPE_CHECKING:
@@ -294,38 +294,6 @@ class PostgresStore(GroupedStore):
                     pooled.close()
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, run)
-
-
-def parse_url(url: str) -> tuple[URL, str]:
-    """Return what to connect to, and the name of the schema (``?schema=``, else ``ckpt``).
-
-    Raises:
-        InvalidRequest: It is no PostgreSQL URL.
-    """
-    example = "give postgresql://user:password@host:port/database"
-    try:
-        target = make_url(url)
-    except (exc.ArgumentError, ValueError):
-        raise InvalidRequest(
-            f"the URL of the PostgreSQL database cannot be read: {example}"
-        ) from None
-    if target.drivername not in ("postgres", "postgresql", "postgresql+psycopg"):
-        raise InvalidRequest(f"{target.drivername}:// is not supported: {example}")
-    schema = target.query.get("schema", "ckpt")
-    if not isinstance(schema, str) or not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema):
-        raise InvalidRequest(
-            "schema= names one schema: small letters, digits and underscores, such as ckpt"
-        )
-    target = target.set(drivername="postgresql+psycopg").difference_update_query(["schema"])
-    return target, schema
-
-
-def shown(target: URL, schema: str) -> str:
-    """Return the URL without a password."""
-    plain = target.set(drivername="postgresql").difference_update_query(["password"])
-    if schema != "ckpt":
-        plain = plain.update_query_dict({"schema": schema})
-    return plain.render_as_string(hide_password=True)
 
 
 def _pool(target: URL, schema: str, synchronous: str, timeout: float, size: int) -> Engine:

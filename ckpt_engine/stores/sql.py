@@ -19,7 +19,7 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from ..errors import InvalidRequest, StoreBusy, StoreUnavailable
+from ..errors import StoreBusy, StoreUnavailable
 from ..store import Tx
 from .grouped import GroupedStore, Write, run_group
 from .schema import READ_VERSION, check_older, check_version, upgrade
@@ -276,15 +276,3 @@ def upgrade_file(db: sqlite3.Connection, timeout: float) -> None:
         if _tables(db) and version_of(db) is None:
             upgrade(connection, stamp="0001")  # from before the versions were kept
         upgrade(connection)
-
-
-def path_of(url: str) -> str:
-    """Return the file that a ``sqlite:///`` URL, or a bare path, names.
-
-    Raises:
-        InvalidRequest: It names no file.
-    """
-    path = url.removeprefix("sqlite:///") if url.startswith("sqlite:") else url
-    if not path or ":memory:" in path or path.startswith("sqlite:"):
-        raise InvalidRequest(f"{url!r} names no file: give sqlite:///path, or memory: for none")
-    return str(Path(path).expanduser())

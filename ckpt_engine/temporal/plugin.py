@@ -58,7 +58,7 @@ class CheckpointPlugin(SimplePlugin):
             not retryably, with nothing stored. The server's own limit by default.
 
     Raises:
-        InvalidRequest: The URL is no text, or a policy is none.
+        InvalidRequest: No kind of database is named by the URL, or a policy is none.
     """
 
     def __init__(
@@ -71,11 +71,9 @@ class CheckpointPlugin(SimplePlugin):
         policies: Mapping[str, StepPolicy] | None = None,
         max_result_bytes: int = BLOB_LIMIT,
     ) -> None:
-        if not isinstance(engine_url, str):
-            raise InvalidRequest(
-                f"engine_url: a text such as 'sqlite:///checkpoints.db' is expected, "
-                f"not {engine_url!r}"
-            )
+        from ckpt_engine import check_url
+
+        check_url(engine_url)
         self._engine_url = engine_url
         self._config = config
         self._keys = keys

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
-from ckpt_engine import create_checkpoint_engine
+import pytest
+
+from ckpt_engine import InvalidRequest, check_url, create_checkpoint_engine
 
 OPENERS, ROUNDS = 8, 30
 
@@ -56,3 +58,31 @@ async def test_a_database_is_opened_and_read_while_another_process_is_frozen_wri
         frozen.execute("BEGIN IMMEDIATE")
         async with await create_checkpoint_engine(url) as engine:
             assert (await engine.get_latest("thread")).messages == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "sqlite:", "sqlite://a.db", "sqlite:///:memory:", "mysql://host/db", "mysql:host"),
+        *("postgres:host/db", "postgresql+asyncpg://host/db", "postgresql://host:port/db"),
+        "postgresql://host/db?schema=A",
+    ],
+)
+async def test_what_names_no_database_is_refused_beforehand_and_when_opened(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidRequest):
+        check_url(url)
+    with pytest.raises(InvalidRequest):
+        await create_checkpoint_engine(url)
+    assert list(tmp_path.iterdir()) == [], "no file of that name was made"
+
+
+@pytest.mark.parametrize("url", ["memory:", "a.db", "sqlite:///a.db", "C:a.db", "b/a:b.db"])
+def test_what_names_one_passes_and_makes_nothing(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_url(url)
+    assert list(tmp_path.iterdir()) == []

@@ -164,6 +164,13 @@ async def test_workers_of_one_plugin_share_an_engine_and_keep_their_own_converte
         _ = plugin.engine
 
 
+@pytest.mark.parametrize("url", [None, "mysql://somebody:secret@host/checkpoints", "sqlite://x"])
+def test_a_url_that_no_backend_takes_is_refused_before_a_worker_is_made(url: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"sqlite:///path.*, postgresql://user") as refused:
+        CheckpointPlugin(url)
+    assert "secret" not in str(refused.value)
+
+
 async def test_a_database_that_cannot_be_opened_fails_the_worker_and_hangs_nobody(
     temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
 ) -> None:

@@ -122,8 +122,3 @@ def test_policies_that_contradict_themselves_are_refused() -> None:
         StepPolicy(keep="some")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="no result left"):
         StepPolicy(keep="digest", redact_result=str)
-
-
-def test_a_plugin_without_a_url_is_refused_before_a_worker_is_made() -> None:
-    with pytest.raises(InvalidRequest, match="engine_url: a text"):
-        CheckpointPlugin(None)  # type: ignore[arg-type]
