@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ckpt_agent.workflows.messages import AgentInput
     from ckpt_engine import CheckpointEngine
 
-__all__ = ["Outcome", "has_worker", "outcome_of", "start_agent", "why_stuck"]
+__all__ = ["Outcome", "has_worker", "name_taken", "outcome_of", "start_agent", "why_stuck"]
 
 _RECENT_SECONDS = 90  # a worker polls at least once a minute
 _STUCK_ATTEMPTS = 2  # it failed once, or was lost with its worker, which leaves no reason
@@ -38,7 +38,12 @@ class Outcome:
 
 
 async def start_agent(
-    client: Client, start: AgentInput, workflow_id: str | None, task_queue: str
+    client: Client,
+    start: AgentInput,
+    workflow_id: str | None,
+    task_queue: str,
+    *,
+    again: bool = False,
 ) -> WorkflowHandle[Any, Any]:
     """Start an agent and return its handle.
 
@@ -47,24 +52,53 @@ async def start_agent(
         start: What it is asked.
         workflow_id: Its id; drawn when absent.
         task_queue: Where its worker listens.
+        again: Begin another session under an id whose workflow has ended.
 
     Raises:
-        CliError: A workflow of this id runs already, or the server refuses.
+        CliError: A workflow of this id runs already, or has ended; or the server refuses.
     """
+    from temporalio.common import WorkflowIDReusePolicy
     from temporalio.exceptions import WorkflowAlreadyStartedError
     from temporalio.service import RPCError
 
     from ckpt_agent.workflows.agent import AgentWorkflow
 
     name = workflow_id or f"agent-{secrets.token_hex(3)}"
+    reuse = WorkflowIDReusePolicy
     try:
-        return await client.start_workflow(AgentWorkflow.run, start, id=name, task_queue=task_queue)
+        return await client.start_workflow(
+            AgentWorkflow.run,
+            start,
+            id=name,
+            task_queue=task_queue,
+            id_reuse_policy=reuse.ALLOW_DUPLICATE if again else reuse.REJECT_DUPLICATE,
+        )
     except WorkflowAlreadyStartedError:
-        raise CliError(
-            f"a workflow {name!r} runs already", f"see it: ckpt log {name}", Exit.USAGE
-        ) from None
+        raise await name_taken(client, name) from None
     except RPCError as err:
         raise CliError(f"the server refuses to start it: {err.message}", "") from None
+
+
+async def name_taken(client: Client, name: str) -> CliError:
+    """Return what to say of a workflow id that a session has: it runs, or it has ended."""
+    from temporalio.client import WorkflowExecutionStatus
+    from temporalio.service import RPCError, RPCStatusCode
+
+    runs = False
+    try:
+        found = await client.get_workflow_handle(name).describe()
+        runs = found.status == WorkflowExecutionStatus.RUNNING
+    except RPCError as err:
+        if err.status != RPCStatusCode.NOT_FOUND:
+            raise
+    if runs:
+        return CliError(f"a workflow {name!r} runs already", f"see it: ckpt log {name}", Exit.USAGE)
+    return CliError(
+        f"the session {name!r} was there already, and has ended",
+        f"see it: ckpt tree {name}; go on from it: ckpt rewind {name} --back 0 --say TEXT; "
+        "begin another one under this id: --again",
+        Exit.USAGE,
+    )
 
 
 async def outcome_of(engine: CheckpointEngine, handle: WorkflowHandle[Any, Any]) -> Outcome:

@@ -51,10 +51,35 @@ def test_run_shows_steps_and_answers(ckpt: Ckpt) -> None:
 def test_a_second_run_under_an_id_shows_nothing_of_the_first(ckpt: Ckpt) -> None:
     first = ckpt.json("run", QUESTION, "--id", "twice")
     ckpt("branch", "twice", "--step", "2", "--name", "side", "--follow")
-    second = ckpt("run", QUESTION, "--id", "twice")
+    second = ckpt("run", QUESTION, "--id", "twice", "--again")
     assert first["checkpoints"][0][:7] not in second
     assert "side " not in second
     assert second.count("asked: ") == 1
+
+
+@pytest.mark.usefixtures("ended")
+@pytest.mark.parametrize("how", [(), ("--detach",)])
+def test_an_id_whose_session_has_ended_is_refused(ckpt: Ckpt, how: tuple[str, ...]) -> None:
+    before = ckpt.json("list")
+    said = ckpt("run", QUESTION, "--id", "looked-at", *how, code=2)
+    assert "the session 'looked-at' was there already, and has ended" in said
+    assert "ckpt tree looked-at" in said
+    assert "--again" in said
+    assert ckpt.json("list") == before
+
+
+def test_an_id_that_only_the_checkpoints_know_is_refused_as_well(
+    ckpt: Ckpt, ended: dict[str, Any], tmp_path: Path
+) -> None:
+    """A server forgets what has ended; so does a new one."""
+    elsewhere = Ckpt({**ckpt.env, "CKPT_HOME": str(tmp_path)}, cwd=tmp_path)
+    db = ("--db", str(Path(ckpt.env["CKPT_HOME"]) / "checkpoints.db"))
+    with elsewhere.running("server"):
+        said = elsewhere("run", QUESTION, "--id", "looked-at", "--detach", *db, code=2)
+        assert "has ended" in said
+        elsewhere("run", QUESTION, "--id", "looked-at", "--detach", "--again", *db)
+        said = elsewhere("run", QUESTION, "--id", "looked-at", "--detach", *db, code=2)
+        assert "runs already" in said
 
 
 def test_run_as_json_gives_one_document(ckpt: Ckpt, ended: dict[str, Any]) -> None:
@@ -210,6 +235,11 @@ def test_a_branch_is_named_by_its_workflow_like_a_session(ckpt: Ckpt) -> None:
         (("log", "looked-at", "--trigger", "none"), 2, "tool_call"),
         (("demo", "--home", "/proc/none"), 1, "No such file or directory"),
         (("tree", "nobody"), 3, "ckpt list"),
+        (("run", ""), 2, "the question is empty"),
+        (("run", " \n"), 2, "the question is empty"),
+        (("run", QUESTION, "--id", ""), 2, "--id is empty"),
+        (("run", QUESTION, "--again"), 2, "--again needs --id"),
+        (("rewind", "looked-at", "--step", "2", "--say", ""), 2, "--say is empty"),
         (("run", QUESTION, "--settings", "{"), 2, "not JSON"),
         (("run", QUESTION, "--data", "/no/such/file"), 2, "no file"),
         (("list", "--db", "/no/such/place/x.db"), 5, "no checkpoint database"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,9 @@ def run(
         typer.Option("--settings", help="Model settings, such as '{\"temperature\":0}'."),
     ] = None,
     max_steps: Annotated[int, typer.Option(min=1, help="Most steps it may take.")] = 50,
+    again: Annotated[
+        bool, typer.Option("--again", help="Begin another session under --id, where one has ended.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for it.")] = False,
     task_queue: TaskQueue = None,
     address: Address = None,
@@ -70,9 +74,13 @@ def run(
     async def work() -> int:
         from ckpt_agent.workflows.messages import AgentInput
 
+        from ..agents import name_taken
+        from ..opening import connect
+        from ..server.connection import choose
         from ..values import key_values, object_of
 
         settings = settings_from(task_queue=task_queue, home=home, database_url=db)
+        _check(question, workflow_id, again)
         state = key_values(set_ or [])
         if data is not None:
             state["data"] = str(_existing(data))
@@ -84,9 +92,12 @@ def run(
             state=state,
             max_steps=max_steps,
         )
-        return await _run(
-            Output(as_json, settings), settings, start, workflow_id, detach, address, namespace
-        )
+        out = Output(as_json, settings)
+        client = await connect(await choose(settings.home, address, namespace))
+        if workflow_id is not None and not again and await _is_known(settings, workflow_id):
+            raise await name_taken(client, workflow_id)
+        begin = partial(_started, out, client, start, workflow_id, settings.task_queue, again)
+        return await _run(out, settings, begin, workflow_id, detach)
 
     run_work(work(), as_json=as_json)
 
@@ -137,21 +148,40 @@ def show_step(out: Output, info: CheckpointInfo, thread: Thread) -> None:
     out.say(line)
 
 
+def _check(question: str, workflow_id: str | None, again: bool) -> None:
+    from ..errors import CliError, Exit
+
+    if not question.strip():
+        raise CliError("the question is empty", 'ask something: ckpt run "…"', Exit.USAGE)
+    if workflow_id is not None and not workflow_id.strip():
+        raise CliError("--id is empty", "leave it away, and an id is drawn", Exit.USAGE)
+    if again and workflow_id is None:
+        raise CliError("--again needs --id", "without one every session is new", Exit.USAGE)
+
+
+async def _is_known(settings: Settings, workflow_id: str) -> bool:
+    """Tell whether the checkpoints have a session that Temporal itself may have forgotten."""
+    from ..errors import CliError
+    from ..opening import open_engine
+
+    try:
+        async with open_engine(settings) as engine:
+            return await engine.find_run(workflow_id) is not None
+    except CliError:  # there is no database yet
+        return False
+
+
 async def _run(
     out: Output,
     settings: Settings,
-    start: Any,
+    begin: Callable[[], Awaitable[WorkflowHandle[Any, Any]]],
     workflow_id: str | None,
     detach: bool,
-    address: str | None,
-    namespace: str | None,
 ) -> int:
-    from ..opening import connect, open_engine
-    from ..server.connection import choose
+    from ..opening import open_engine
 
-    client = await connect(await choose(settings.home, address, namespace))
     if detach:
-        handle = await _started(out, client, start, workflow_id, settings.task_queue)
+        handle = await begin()
         out.data({"workflow_id": handle.id, "run_id": handle.first_execution_run_id})
         out.following(f"ckpt log {handle.id} --follow")
         return 0
@@ -160,16 +190,15 @@ async def _run(
         if workflow_id is not None:
             follower = steps_of(out, engine, workflow_id)
             await follower.await_another()
-        handle = await _started(out, client, start, workflow_id, settings.task_queue)
-        return await follow_agent(out, engine, handle, follower)
+        return await follow_agent(out, engine, await begin(), follower)
 
 
 async def _started(
-    out: Output, client: Client, start: Any, workflow_id: str | None, task_queue: str
+    out: Output, client: Client, start: Any, workflow_id: str | None, task_queue: str, again: bool
 ) -> WorkflowHandle[Any, Any]:
     from ..agents import has_worker, start_agent
 
-    handle = await start_agent(client, start, workflow_id, task_queue)
+    handle = await start_agent(client, start, workflow_id, task_queue, again=again)
     out.say(f"started {handle.id}")
     if not await has_worker(client, task_queue):
         out.say(

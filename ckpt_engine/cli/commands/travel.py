@@ -257,8 +257,11 @@ def _overrides(
     next_node: str | None,
 ) -> Overrides:
     from ...temporal.contract import Overrides
+    from ..errors import CliError, Exit
     from ..values import key_values, object_of
 
+    if any(not text.strip() for text in say or []):
+        raise CliError("--say is empty", "leave it away to add nothing", Exit.USAGE)
     said: list[dict[str, Any]] = [{"role": "user", "content": text} for text in say or []]
     return Overrides(
         messages=said + [object_of("--message", text) for text in message or []],
