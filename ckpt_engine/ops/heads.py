@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ..errors import Conflict, Erased, InvalidRequest, NotInSession, ThreadNotFound
 from ..model import id_from_bytes
 from ..store import CheckpointRow, HeadMoveRow, Lineage, ThreadRow, Tx
+from .called import thread_called
 from .source import Source
 
 __all__ = ["Moved", "active", "promote", "rewind", "supersede", "undo"]
@@ -41,8 +42,8 @@ def rewind(
     thread = owner if thread_name is None else source.thread(thread_name)
     if owner.session != thread.session:
         raise NotInSession(
-            f"checkpoint {id_from_bytes(target.id)} belongs to another session than thread "
-            f"{thread.name!r}"
+            f"checkpoint {id_from_bytes(target.id)} belongs to another session than "
+            f"{thread_called(source, thread)}"
         )
     if check:
         head = id_from_bytes(source.by_cid(thread.head).id) if thread.head is not None else None

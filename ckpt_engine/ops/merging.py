@@ -12,6 +12,7 @@ from ..merge import Content, Reducer, Strategy, base_ids, find_base, merge_conte
 from ..model import SnapshotTrigger, id_from_bytes, id_to_bytes, new_checkpoint_id
 from ..reports import MergeResult
 from ..store import CheckpointRow
+from .called import thread_called
 from .join import Joined
 from .place import Placed
 from .prepare import Draft, Given
@@ -105,7 +106,8 @@ class Merging(Writing):
         _ = source.tx  # heads must be read, not remembered
         branch, into = (source.thread(name) for name in names)
         if branch.session != into.session:
-            raise NotInSession(f"threads {names[0]!r} and {names[1]!r} are of different sessions")
+            both = f"{thread_called(source, branch)} and {thread_called(source, into)}"
+            raise NotInSession(f"{both} are of different sessions")
         if strategy not in ("raise", "ours", "theirs"):
             raise InvalidRequest(f"no strategy {strategy!r}: there are raise, ours and theirs")
         ours, theirs = head_of(source, into), head_of(source, branch)
@@ -127,7 +129,8 @@ class Merging(Writing):
         if merged.conflicts:
             keys = ", ".join(conflict.key for conflict in merged.conflicts)
             raise MergeConflictError(
-                f"{names[0]!r} and {names[1]!r} both changed: {keys}; "
+                f"{thread_called(source, branch)} and {thread_called(source, into)} both changed "
+                f"{keys}; "
                 'choose strategy="ours" or "theirs", or give reducers',
                 merged.conflicts,
             )

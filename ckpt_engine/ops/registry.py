@@ -12,6 +12,7 @@ from ..model import ID_LENGTH, CheckpointInfo, Thread, WorkflowRun, id_from_byte
 from ..store import CheckpointRow, In, Pin, RunRow, TagRow, ThreadRow, Tx, Upto
 from . import heads, read
 from .base import EngineBase
+from .called import session_called, thread_called
 from .pins import drop_pins, put_pins
 from .prepare import now_ms
 from .roots import make_root
@@ -257,8 +258,8 @@ class Registry(EngineBase):
             if not rows:
                 whole = session_id is not None and len(ref) == ID_LENGTH
                 if whole and _matching(source, ref, None):
-                    raise NotInSession(f"{ref} does not belong to session {session_id!r}")
-                where = f" in session {session_id!r}" if session_id is not None else ""
+                    raise NotInSession(f"{ref} does not belong to {_called(source, session_id)}")
+                where = f" in {_called(source, session_id)}" if session_id is not None else ""
                 raise CheckpointNotFound(f"there is no checkpoint {ref}{where}")
             if len(rows) > 1:
                 several = ", ".join(id_from_bytes(row.id)[: len(ref) + 8] for row in rows[:5])
@@ -325,7 +326,8 @@ class Registry(EngineBase):
             threads = [row.pk for row in _threads_of(source, thread_or_session)]
             tags = source.tx.find(TagRow, thread=In(threads), name=name)
             if not tags:
-                raise CheckpointNotFound(f"no checkpoint of {thread_or_session!r} has tag {name!r}")
+                of = _called(source, thread_or_session)
+                raise CheckpointNotFound(f"no checkpoint of {of} has the tag {name!r}")
             newest = max(tags, key=lambda tag: (tag.at, tag.checkpoint))
             return read.infos(source, [source.by_cid(newest.checkpoint)])[0]
 
@@ -378,6 +380,12 @@ def _threads_of(source: Source, name: str) -> list[ThreadRow]:
     """Return a thread, or all of a session given its root."""
     thread = source.thread(name)
     return session_threads(source, name) if thread.session == thread.pk else [thread]
+
+
+def _called(source: Source, name: str) -> str:
+    thread = source.thread(name)
+    is_root = thread.session == thread.pk
+    return session_called(source, thread) if is_root else thread_called(source, thread)
 
 
 def _matching(source: Source, ref: str, session_id: str | None) -> list[CheckpointRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import NameTaken
 from ..model import id_from_bytes
 from ..store import CheckpointRow, ThreadRow, Tx
+from .called import session_called
 from .source import Source, check_name
 from .tombstones import check_unerased, thread_key, unbury
 
@@ -47,7 +48,6 @@ def make_branch(
     """
     check_name(branch, "a branch name")
     owner = source.thread_by_pk(source.lineage(origin.lineage).thread)
-    session = source.names(owner.pk).session
     known = tx.thread(name) if name is not None else None
     if known is not None:
         same = (known.branch, known.origin, known.session) == (branch, origin.cid, owner.session)
@@ -55,9 +55,10 @@ def make_branch(
             return known
         raise NameTaken(f"there is a thread {name!r} already, and it is another branch")
     if tx.one(ThreadRow, session=owner.session, branch=branch) is not None:
-        raise NameTaken(f"session {session!r} has a branch {branch!r} already")
+        whose = session_called(source, source.thread_by_pk(owner.session))
+        raise NameTaken(f"{whose} has a branch {branch!r} already")
     if name is None:
-        name = f"{session}/{branch}"
+        name = f"{source.names(owner.pk).session}/{branch}"
         if tx.thread(name) is not None:
             name = f"{name}-{id_from_bytes(origin.id)[:8]}"
             if tx.thread(name) is not None:

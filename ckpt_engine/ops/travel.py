@@ -19,6 +19,7 @@ from ..store import CheckpointRow, In, TagRow, ThreadRow, Tx
 from ..triggers import parse_trigger
 from . import heads, read
 from .base import EngineBase
+from .called import thread_called
 from .prepare import TRIGGERS, now_ms
 from .roots import make_branch
 from .source import Source
@@ -170,11 +171,12 @@ class Travel(EngineBase):
         """
 
         def find(source: Source) -> Checkpoint:
-            head = head_of(source, source.thread(thread_id))
-            for row in ancestors(source, [head]):
+            thread = source.thread(thread_id)
+            for row in ancestors(source, [head_of(source, thread)]):
                 if row.step <= step:
                     return read.checkpoint(source, row)
-            raise CheckpointNotFound(f"thread {thread_id!r} has no checkpoint at or before {step}")
+            whose = thread_called(source, thread)
+            raise CheckpointNotFound(f"{whose} has no checkpoint at or before step {step}")
 
         return await self._read(find)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ..errors import CheckpointNotFound
 from ..store import CheckpointRow, Edge, In, Lineage, ThreadRow, Upto
+from .called import thread_called
 from .source import Source
 
 __all__ = ["ancestors", "frontier", "own_rows", "session_lineages", "thread_tips"]
@@ -160,7 +161,8 @@ def frontier(source: Source, thread: ThreadRow, step: int) -> list[CheckpointRow
             starts += [_at_most(source, parent, step) for parent in source.parents(row)]
     unique = {row.cid: row for row in starts if row is not None}
     if not unique:
-        raise CheckpointNotFound(f"thread {thread.name!r} has no checkpoint at or before {step}")
+        whose = thread_called(source, thread)
+        raise CheckpointNotFound(f"{whose} has no checkpoint at or before step {step}")
     return _unfollowed(source, list(unique.values()))
 
 

@@ -60,9 +60,10 @@ async def find_target(
         step = thread.step - target.back
     if step is None or not 0 <= step <= thread.step:
         asked = f"step {target.step}" if target.back is None else f"{target.back} steps back"
+        run = (await engine.runs(session_id)).get(session_id)
         raise CheckpointNotFound(
             f"{asked}: thread {thread.branch!r} has steps 0 to {thread.step}; "
-            f"see them with: ckpt log {session_id}"
+            f"see them with: ckpt log {run.workflow_id if run else session_id}"
         )
     found = await engine.frontier_at(thread.id, step)
     head = await engine.get_info(thread.head) if thread.head else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,7 +195,7 @@ def test_branch_with_other_settings_leaves_the_session_as_it_was(ckpt: Ckpt) -> 
     assert head["state"]["settings"] == {"decimals": 0}
     assert head["state"]["instructions"] == "Answer in one sentence."
     taken = ckpt("branch", "branched", "--back", "2", "--name", "coarse", code=2)
-    assert "has a branch 'coarse' already" in taken
+    assert "session 'branched' has a branch 'coarse' already" in taken
 
 
 def test_a_branch_is_named_by_its_workflow_like_a_session(ckpt: Ckpt) -> None:
@@ -254,6 +255,7 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(
     assert reason in said
     assert said.startswith("ckpt: ")
     assert said.count("\n") == 1
+    assert not re.search(r"looked-at\.[0-9a-f]{6}", said), "an id that nobody typed"
     assert "Traceback" not in said
 
 
