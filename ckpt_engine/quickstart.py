@@ -157,7 +157,6 @@ async def copy_database(
         StoreBusy: The source is being written.
     """
     from .stores.copying import check_copied, copy_store
-    from .stores.encrypted import EncryptedStore, check_plain, is_encrypted
 
     await database_version(source)  # opening it would make one where there is none
     config = SnapshotConfig()
@@ -167,12 +166,7 @@ async def copy_database(
         await check_copied(old)
         new = await open_store(target, config)
         stack.push_async_callback(new.close)
-        if not await is_encrypted(old):
-            if keys is not None:
-                new = await EncryptedStore.over(new, keys)
-            else:
-                await check_plain(new)
-        return await copy_store(old, new, progress)
+        return await copy_store(old, new, progress, keys)
 
 
 def hide_password(url: str) -> str:

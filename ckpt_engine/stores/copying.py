@@ -12,12 +12,15 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..errors import Conflict, InvalidRequest, SchemaMismatch, StoreBusy
 from ..store import TABLES, Above, Batch, Blob, Meta, StateRow, Store, ThreadRow, Tx
-from .encrypted import ENCRYPTION
+from .encrypted import ENCRYPTION, EncryptedStore, check_plain
 from .schema import FLOORS
+
+if TYPE_CHECKING:
+    from ..keys import Keyring
 
 __all__ = ["Progress", "check_copied", "copy_store"]
 
@@ -46,8 +49,16 @@ async def check_copied(store: Store) -> None:
         )
 
 
-async def copy_store(source: Store, target: Store, progress: Progress) -> dict[str, int]:
+async def copy_store(
+    source: Store, target: Store, progress: Progress, keys: Keyring | None = None
+) -> dict[str, int]:
     """Copy every row, or go on where that was interrupted, and compare all of it at the end.
+
+    Args:
+        source: A database, as it is.
+        target: Another one, as it is.
+        progress: Is told how far it is.
+        keys: Encrypt the copy, if the source is not encrypted.
 
     Returns:
         Table -> rows in it.
@@ -55,8 +66,13 @@ async def copy_store(source: Store, target: Store, progress: Progress) -> dict[s
     Raises:
         InvalidRequest: The target has checkpoints of its own, or is a copy of another database.
         StoreBusy: The source was changed meanwhile.
+        WrongKey: The target is an encrypted copy that was begun with other keys.
     """
     secret = await source.read(lambda tx: tx.one(Meta, key=ENCRYPTION))
+    if secret is None and keys is not None:
+        target = await EncryptedStore.over(target, keys)
+    elif secret is None:
+        await check_plain(target)
     done = await target.write(partial(_begin, source=source.url, target=target.url, secret=secret))
     for table in TABLES:
         try:

@@ -39,7 +39,7 @@ from ..store import (
     sealed,
 )
 
-__all__ = ["ENCRYPTION", "EncryptedStore", "check_plain", "is_encrypted"]
+__all__ = ["ENCRYPTION", "EncryptedStore", "check_plain"]
 
 T = TypeVar("T")
 ENCRYPTION = "encryption"
@@ -259,11 +259,6 @@ class EncryptedStore(Store):
 
     async def close(self) -> None:
         await self._inner.close()
-
-
-async def is_encrypted(store: Store) -> bool:
-    """Tell whether a database, opened as it is, holds encrypted content."""
-    return await store.read(lambda tx: tx.one(Meta, key=ENCRYPTION)) is not None
 
 
 async def check_plain(store: Store) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -114,17 +114,21 @@ def copy(
     run(work(), as_json=as_json)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress(out: Output) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar a table on a terminal's standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=out.as_json) as shown:
-        tasks: dict[str, Any] = {}
+    shown = Progress(*columns, console=Console(stderr=True), disable=out.as_json)
+    tasks: dict[str, Any] = {}
+
+    with contextlib.ExitStack() as stack:
 
         def told(table: str, copied: int, total: int) -> None:
+            if not tasks:  # not before: it would print an empty line where there is nothing to show
+                stack.enter_context(shown)
             if table not in tasks:
                 tasks[table] = shown.add_task(table, total=total)
             shown.update(tasks[table], completed=copied, total=total)
