@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from ..errors import CheckpointNotFound, Erased, NotInSession, ThreadNotFound
 from .errors import CliError, Exit
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from ckpt_engine.experiments import ExperimentSpec, Report, Trial
     from ckpt_engine.experiments.report import Promotion
+    from ckpt_engine.experiments.spec import Seed
+
+    from .settings import Settings
 
 __all__ = [
     "attach",
@@ -28,6 +32,7 @@ __all__ = [
 ]
 
 _PATIENCE = 5.0
+_MISSING = {kind.kind for kind in (CheckpointNotFound, Erased, NotInSession, ThreadNotFound)}
 _AWAY = "the Temporal server does not answer; the experiment goes on when it is back"
 
 
@@ -56,12 +61,13 @@ def read_file(path: Path) -> ExperimentSpec:
 
 
 async def attach(
-    client: Client, spec: ExperimentSpec, task_queue: str, *, again: bool
+    client: Client, spec: ExperimentSpec, settings: Settings, *, again: bool
 ) -> tuple[WorkflowHandle[Any, Report], bool]:
     """Start an experiment, or find the one that was started before; say whether it is new.
 
     Raises:
         CliError: One of this name was started with another specification.
+        CheckpointError: It would begin where there is nothing; nothing was started.
     """
     from temporalio.client import WorkflowExecutionStatus
     from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -87,17 +93,39 @@ async def attach(
             )
         if runs or (ended and not again):
             return client.get_workflow_handle_for(ExperimentWorkflow.run, name), False
+    await _check_beginnings(client, spec, settings)
     handle = await client.start_workflow(
         ExperimentWorkflow.run,
         ExperimentInput(spec=spec),
         id=name,
-        task_queue=task_queue,
+        task_queue=settings.task_queue,
         memo={"spec": spec.digest()},
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
         id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
         static_summary=f"experiment {spec.name}",
     )
     return client.get_workflow_handle_for(ExperimentWorkflow.run, handle.id), True
+
+
+async def _check_beginnings(client: Client, spec: ExperimentSpec, settings: Settings) -> None:
+    """Look for the checkpoints that an experiment begins from, where their database is here."""
+    from ..temporal.contract import FindPoint, Target
+    from ..temporal.points import branch_point
+    from .opening import open_engine
+
+    seeds = {question.seed or spec.seed for question in spec.rounds()} - {None}
+    try:
+        async with open_engine(settings) as engine:
+            for seed in cast("set[Seed]", seeds):
+                at = Target.model_validate(seed.model_dump(exclude={"session"}))
+                try:
+                    await branch_point(engine, FindPoint(at=at, session=seed.session))
+                except ThreadNotFound:  # of a worker with another database, if Temporal knows it
+                    if seed.session is None or await _described(client, seed.session) is None:
+                        raise
+    except CliError as err:
+        if err.code is not Exit.NO_DATABASE:  # else the worker looks
+            raise
 
 
 async def find(client: Client, name: str) -> WorkflowHandle[Any, Report]:
@@ -166,17 +194,22 @@ async def result_of(handle: WorkflowHandle[Any, Report]) -> Report:
         try:
             return await handle.result()
         except WorkflowFailureError as err:
-            raise CliError(_reason(err), "correct it and run it again", Exit.FAILED) from None
+            raise _failed(err) from None
         except RPCError as err:
             if err.status == RPCStatusCode.NOT_FOUND:
                 raise CliError("the experiment is gone", "", Exit.NOT_FOUND) from None
             await asyncio.sleep(1)
 
 
-def _reason(err: BaseException) -> str:
+def _failed(err: BaseException) -> CliError:
     while err.__cause__ is not None:
         err = err.__cause__
-    return str(getattr(err, "message", None) or err)
+    missing = getattr(err, "type", None) in _MISSING
+    return CliError(
+        str(getattr(err, "message", None) or err),
+        "correct it and run it again",
+        Exit.NOT_FOUND if missing else Exit.FAILED,
+    )
 
 
 def code_of(report: Report) -> int:

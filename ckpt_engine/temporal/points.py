@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, ThreadNotFound
 from ..model import CheckpointInfo
 from .checkpoints import find_target
 from .contract import BranchPoint, FindPoint
@@ -52,7 +52,10 @@ async def _the_one(engine: CheckpointEngine, ask: FindPoint) -> CheckpointInfo:
             raise InvalidRequest("a step, a number of steps back or a tag needs a session")
         return await engine.resolve(ask.at.checkpoint)
     found = await engine.find_run(ask.session)
-    session = (found[0] if found else await engine.get_thread(ask.session)).session_id
+    try:
+        session = (found[0] if found else await engine.get_thread(ask.session)).session_id
+    except ThreadNotFound:
+        raise ThreadNotFound(f"there is no session {ask.session!r}") from None
     active = await engine.active_thread(session)
     infos = await find_target(engine, session, active.id, ask.at)
     if len(infos) != 1:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,8 +129,29 @@ def test_what_is_wrong_is_said_with_its_place(ckpt: Ckpt) -> None:
     assert re.search(r"wrong\.yaml:\d+:\d+: repeats: Input should be greater", said)
     assert "no experiment 'nothing'" in ckpt("experiment", "status", "nothing", code=3)
     assert "cannot read gone.yaml" in ckpt("experiment", "run", "gone.yaml", code=2)
-    unknown = written(ckpt, "unknown", **{"from": {"checkpoint": "0" * 32}})
-    assert "there is no checkpoint 0000" in ckpt("experiment", "run", unknown, code=1)
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        ({"checkpoint": "0" * 32}, "there is no checkpoint 0000"),
+        ({"session": "nobody", "back": 0}, "there is no session 'nobody'"),
+        ({"session": "tables", "step": 400}, "thread 'main' has steps 0 to"),
+        ({"session": "tables", "tag": "none"}, "session 'tables' has the tag 'none'"),
+    ],
+)
+def test_an_experiment_from_what_is_not_there_is_not_started(
+    ckpt: Ckpt, tmp_path: Path, start: dict[str, Any], reason: str
+) -> None:
+    name = f"unknown-{'-'.join(start)}"
+    unknown = written(ckpt, name, **{"from": start})
+    assert reason in ckpt("experiment", "run", unknown, code=3)
+    assert f"no experiment '{name}'" in ckpt("experiment", "status", name, code=3)
+    # Where the database is elsewhere, the worker looks.
+    server = json.loads((Path(ckpt.env["CKPT_HOME"]) / "server.json").read_text())
+    away = Ckpt({**ckpt.env, "CKPT_HOME": str(tmp_path)}, cwd=ckpt.cwd)
+    said = away("experiment", "run", unknown, "--address", server["address"], code=3)
+    assert reason in said
 
 
 @pytest.mark.usefixtures("won")

@@ -45,6 +45,7 @@ def run(
     address: Address = None,
     namespace: Namespace = None,
     home: Home = None,
+    db: Database = None,
     as_json: Json = False,
 ) -> None:
     """Run an experiment, or attach to the one that runs; it lives on without this command."""
@@ -53,7 +54,8 @@ def run(
         from ..agents import has_worker
         from ..experiments import attach, read_file
 
-        out, settings = Output(as_json), settings_from(task_queue=task_queue, home=home)
+        out = Output(as_json)
+        settings = settings_from(task_queue=task_queue, home=home, database_url=db)
         read = read_file(spec)
         if check:
             trials = len(read.variants) * len(read.rounds()) * read.repeats
@@ -61,7 +63,7 @@ def run(
             out.data({"name": read.name, "trials": trials, "digest": read.digest()})
             return 0
         client = await _client(settings, address, namespace)
-        handle, new = await attach(client, read, settings.task_queue, again=again)
+        handle, new = await attach(client, read, settings, again=again)
         out.say(f"{'started' if new else 'attached to'} {handle.id}")
         if not await has_worker(client, settings.task_queue):
             out.say("no worker listens yet; start one in another terminal: ckpt worker", "yellow")
