@@ -256,11 +256,12 @@ class Registry(EngineBase):
             if not rows and len(ref) == ID_LENGTH:
                 check_unerased(source.tx, id_to_bytes(ref), f"checkpoint {ref}")
             if not rows:
-                whole = session_id is not None and len(ref) == ID_LENGTH
-                if whole and _matching(source, ref, None):
-                    raise NotInSession(f"{ref} does not belong to {_called(source, session_id)}")
-                where = f" in {_called(source, session_id)}" if session_id is not None else ""
-                raise CheckpointNotFound(f"there is no checkpoint {ref}{where}")
+                if session_id is None:
+                    raise CheckpointNotFound(f"there is no checkpoint {ref}")
+                called = _called(source, session_id)
+                if len(ref) == ID_LENGTH and _matching(source, ref, None):
+                    raise NotInSession(f"{ref} does not belong to {called}")
+                raise CheckpointNotFound(f"there is no checkpoint {ref} in {called}")
             if len(rows) > 1:
                 several = ", ".join(id_from_bytes(row.id)[: len(ref) + 8] for row in rows[:5])
                 raise InvalidRequest(f"{ref} is ambiguous: {several}")

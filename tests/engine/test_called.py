@@ -31,6 +31,7 @@ async def engine() -> AsyncIterator[CheckpointEngine]:
     async with await create_checkpoint_engine("memory:") as made:
         for name in ("first.fce0e9", "chat"):
             start = await made.snapshot(name, state={"k": 0}, tags=[f"of {name}"])
+            assert start is not None
             await made.branch(start, "side", thread_id=f"{name}-b1")
             await made.snapshot(name, state={"k": 1})
             await made.snapshot(f"{name}-b1", state={"k": 2})

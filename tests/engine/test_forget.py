@@ -108,6 +108,29 @@ async def _live(engine: CheckpointEngine, name: str) -> list[str]:
     return ids
 
 
+@pytest.mark.parametrize("how", ["plain", "shortened", "shortened and dropped"])
+async def test_who_has_a_large_value_of_the_forgotten_is_told_wherever_it_stands(how: str) -> None:
+    """A summary among old messages is stored apart from the checkpoints that read it."""
+    document = {"role": "system", "content": "a long document " * 2000}
+    said = [{"n": n} for n in range(100)]
+    async with await create_checkpoint_engine("memory:") as engine:
+        secret = await engine.snapshot("jane", append=[document])
+        reader = await engine.snapshot("other", append=said)
+        if how == "plain":
+            reader = await engine.snapshot("other", append=[document])
+        else:
+            short = [*said[:5], document, *said[60:]]
+            reader = await engine.snapshot("other", messages=short)
+        if how == "shortened and dropped":
+            reader = await engine.snapshot("other", append=["on"])
+            await engine.collect(KEEP_LAST_N(1), thread_id="other")
+        report = await engine.forget(thread_id="jane")
+        assert report.erased == (secret,)
+        assert report.kept == {reader: "it has a large value of the same content"}
+        assert (await engine.get_latest("other")).messages.count(document) == 1
+        assert (await engine.verify()).ok
+
+
 @pytest.mark.parametrize("what", ["branch", "session"])
 async def test_no_byte_of_a_secret_is_left(tmp_path: Path, what: str) -> None:
     path = tmp_path / "a.db"
