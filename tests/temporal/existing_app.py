@@ -11,7 +11,14 @@ from typing import Any
 
 from temporalio import activity, client, worker, workflow
 from temporalio.api.common.v1 import Payload
-from temporalio.converter import DataConverter, PayloadCodec
+from temporalio.converter import (
+    ActivitySerializationContext,
+    DataConverter,
+    PayloadCodec,
+    SerializationContext,
+    WithSerializationContext,
+    WorkflowSerializationContext,
+)
 from temporalio.plugin import SimplePlugin
 
 from ckpt_engine.temporal import Rewindable
@@ -77,6 +84,14 @@ class Sealed(PayloadCodec):
         inner = Payload()
         inner.ParseFromString(base64.b85decode(payload.data))
         return inner
+
+
+class SealedFor(Sealed, WithSerializationContext):
+    """Seals what one activity, or one workflow, has to do with by a key of its own."""
+
+    def with_context(self, context: SerializationContext) -> SealedFor:
+        assert isinstance(context, WorkflowSerializationContext | ActivitySerializationContext)
+        return SealedFor(f"{context.workflow_id} {getattr(context, 'activity_type', '')}")
 
 
 class Habits(client.Interceptor, worker.Interceptor):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.converter import DataConverter
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Replayer, Worker
+from temporalio.worker import Replayer, Worker, WorkflowInstance, WorkflowInstanceDetails
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ckpt_engine import CheckpointInfo, InvalidRequest, create_checkpoint_engine
 from ckpt_engine.errors import CheckpointError, EngineClosed
@@ -30,6 +32,7 @@ from .existing_app import (
     PostOffice,
     RewindablePostOffice,
     Sealed,
+    SealedFor,
     SlowPostOffice,
     audited,
     stamp,
@@ -162,6 +165,62 @@ async def test_workers_of_one_plugin_share_an_engine_and_keep_their_own_converte
     )
     with pytest.raises(EngineClosed):
         _ = plugin.engine
+
+
+async def test_a_codec_is_told_what_each_payload_belongs_to(
+    temporal_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/ckpt.db"
+    converter = DataConverter(payload_codec=SealedFor("nobody"))
+    plugin = CheckpointPlugin(url)
+    ours = await connect(temporal_env, data_converter=converter, plugins=[plugin])
+    activities = [*ACTIVITIES, audited]
+    async with Worker(ours, task_queue=task_queue, workflows=[PostOffice], activities=activities):
+        handle = await post(ours, task_queue)
+        found = await plugin.engine.find_run(handle.id)
+        assert found is not None
+        latest = await plugin.engine.get_latest(found[0].id)
+    assert latest.tools_result["metadata"]["key"] == f"{handle.id} audited".encode()
+
+
+async def test_the_sandbox_is_asked_once_a_task_what_a_payload_belongs_to(
+    temporal_env: WorkflowEnvironment,
+    tmp_path: Path,
+    task_queue: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: Counter[object] = Counter()
+    tasks: Counter[str] = Counter()
+    plain = SandboxedWorkflowRunner.create_instance
+
+    def counting(self: SandboxedWorkflowRunner, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        instance, run = plain(self, det), det.info.run_id
+        activate = instance.activate
+
+        def in_task(act: Any) -> Any:
+            tasks[run] += 1
+            return activate(act)
+
+        def ask(name: str, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            def answer(about: Any) -> Any:
+                asked[run, tasks[run], name, about] += 1
+                return call(about)
+
+            return answer
+
+        setattr(instance, "activate", in_task)  # noqa: B010
+        for name in ("get_serialization_context", "get_external_store_context"):
+            setattr(instance, name, ask(name, getattr(instance, name)))
+        return instance
+
+    monkeypatch.setattr(SandboxedWorkflowRunner, "create_instance", counting)
+    plugin = CheckpointPlugin(f"sqlite:///{tmp_path}/ckpt.db")
+    ours = await connect(temporal_env, plugins=[plugin])
+    activities = [*ACTIVITIES, audited]
+    async with Worker(ours, task_queue=task_queue, workflows=[PostOffice], activities=activities):
+        await post(ours, task_queue)
+    assert sum(tasks.values()) >= 4
+    assert set(asked.values()) == {1}
 
 
 @pytest.mark.parametrize("url", [None, "mysql://somebody:secret@host/checkpoints", "sqlite://x"])
