@@ -406,8 +406,10 @@ class Tx(ABC):
 class Expect(NamedTuple):
     """What a write will look up; a group loads it for all its members in one go.
 
-    A write that names threads changes nothing but what is theirs, and blobs: a backend may let
-    such writes to different threads run side by side. Any other write is alone in the store.
+    A write that names threads changes nothing but what is theirs, and blobs, and removes nothing
+    but rows that it packs: a backend may let such writes to different threads run side by side,
+    and each of their statements see what was committed before it. Any other write is alone in the
+    store.
     """
 
     threads: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .. import codec
-from ..store import Above, Batch, BlobRef, In, Lineage, Tx
+from ..store import Above, Batch, BlobRef, In, Lineage, ThreadRow, Tx
 from .place import OWNER
 
 __all__ = ["Block", "Plan", "lineages_after", "plan_blocks", "replace_rows", "sealed_bodies"]
@@ -37,11 +37,13 @@ class Plan(NamedTuple):
         blocks: The blocks, not too many at a time.
         more: Whether there are more.
         done: Key up to which there is nothing left to do once these are packed.
+        threads: Whose lineage it is: nobody else has to wait for the packing.
     """
 
     blocks: list[Block]
     more: bool
     done: int
+    threads: tuple[str, ...]
 
 
 def plan_blocks(tx: Tx, lineage: int, *, after: int = 0, whole: bool = False) -> Plan:
@@ -65,7 +67,15 @@ def plan_blocks(tx: Tx, lineage: int, *, after: int = 0, whole: bool = False) ->
         chosen += [*full, last[start:]]
         done = min([done, *(row.pk - 1 for row in last[:start])])
     chosen = [group for group in chosen if len(group) > 1]
-    return Plan([_block(group) for group in chosen[:_AT_A_TIME]], len(chosen) > _AT_A_TIME, done)
+    threads = _owner(tx, lineage) if chosen else ()
+    blocks = [_block(group) for group in chosen[:_AT_A_TIME]]
+    return Plan(blocks, len(chosen) > _AT_A_TIME, done, threads)
+
+
+def _owner(tx: Tx, lineage: int) -> tuple[str, ...]:
+    row = tx.one(Lineage, pk=lineage)
+    thread = tx.one(ThreadRow, pk=row.thread) if row is not None else None
+    return (thread.name,) if thread is not None else ()
 
 
 def _groups(rows: list[Batch]) -> list[list[Batch]]:

@@ -396,13 +396,15 @@ class Source:
 
 def batches(tx: Tx, log: str, piece: Piece) -> list[Batch]:
     """Return the rows that hold a piece, in order."""
-    first = tx.find(
-        Batch, lineage=piece.lineage, log=log, pos=Upto(piece.start), order="-pos", limit=1
-    )
     rest = tx.find(
         Batch, lineage=piece.lineage, log=log, pos=Span(piece.start, piece.stop - 1), order="pos"
     )
-    return first + rest
+    # last: where the rows are packed between the two, it has what those that follow held
+    first = tx.find(
+        Batch, lineage=piece.lineage, log=log, pos=Upto(piece.start), order="-pos", limit=1
+    )
+    end = first[0].pos + first[0].n if first else piece.start
+    return first + [row for row in rest if row.pos >= end]
 
 
 def inherited_pieces(lineage: Lineage) -> dict[str, list[Piece]]:

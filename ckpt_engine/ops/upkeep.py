@@ -12,7 +12,7 @@ from functools import partial
 from ..config import SnapshotConfig
 from ..errors import CheckpointError
 from ..reports import OptimizeReport
-from ..store import Store
+from ..store import Expect, Store
 from . import sealing
 from .base import EngineBase
 from .cache import Lru
@@ -101,15 +101,17 @@ class Upkeep(EngineBase):
             plan = await self._store.read(
                 partial(sealing.plan_blocks, lineage=lineage, after=after, whole=whole)
             )
-            fewer = await self._replace(plan.blocks) if plan.blocks else 0
+            fewer = await self._replace(plan) if plan.blocks else 0
             gone += fewer
             if not (plan.more and fewer):
                 self._packed.put(lineage, plan.done)
                 return gone
 
-    async def _replace(self, blocks: list[sealing.Block]) -> int:
-        bodies = await asyncio.to_thread(sealing.sealed_bodies, blocks)
-        return await self._store.write(partial(sealing.replace_rows, blocks=blocks, bodies=bodies))
+    async def _replace(self, plan: sealing.Plan) -> int:
+        bodies = await asyncio.to_thread(sealing.sealed_bodies, plan.blocks)
+        return await self._store.write(
+            partial(sealing.replace_rows, blocks=plan.blocks, bodies=bodies), Expect(plan.threads)
+        )
 
     async def optimize(self) -> OptimizeReport:
         """Pack all rows and give free space back to the file system.

@@ -29,7 +29,7 @@ from ..errors import (
     StoreUnavailable,
     Unstorable,
 )
-from ..store import CheckpointRow, Cond, Expect, In, R, Row, ThreadRow
+from ..store import Batch, BlobRef, CheckpointRow, Cond, Expect, In, R, Row, ThreadRow
 from .transaction import HOT, SqlTx, columns_of, hot_values, kinds_of, select_sql, table_name
 
 __all__ = ["KEYS", "PostgresTx", "adapt", "translated"]
@@ -37,6 +37,7 @@ __all__ = ["KEYS", "PostgresTx", "adapt", "translated"]
 KEYS = 64
 """Keys that one value of the sequence stands for."""
 
+_PACKED = (Batch, BlobRef)  # of what shares the lock, only packing removes any: its own thread's
 _PER_WRITE = 3  # a batch, a state, a checkpoint
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TAKE_KEYS = "SELECT nextval('key') FROM generate_series(1, %s)"
@@ -162,7 +163,7 @@ class PostgresTx(SqlTx):
         super().update(*rows)
 
     def delete(self, table: type[R], **where: Cond) -> int:
-        self._check_own(False)
+        self._check_own(table in _PACKED)
         return super().delete(table, **where)
 
     def _check_own(self, own: bool) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ckpt_engine import SnapshotConfig, codec, create_checkpoint_engine
+from ckpt_engine import CheckpointEngine, SnapshotConfig, codec, create_checkpoint_engine
 from ckpt_engine.ops import sealing
-from ckpt_engine.store import Batch, Tx
+from ckpt_engine.ops.source import Piece, batches
+from ckpt_engine.store import Batch, Expect, Lineage, ThreadRow, Tx
 from ckpt_engine.stores.memory import MemoryStore
+
+from ..postgres import url_in
 
 ITEM = {"role": "user", "content": "what happened next, and why did it have to happen at all? " * 9}
 
@@ -83,3 +90,73 @@ def test_packed_lists_are_joined_without_a_look_at_their_items() -> None:
         lists = [[f"item {n}" for n in range(size)] for size in sizes]
         joined = codec.join_arrays([codec.pack(items, None) for items in lists])
         assert codec.unpack(joined, {}) == [item for items in lists for item in items]
+
+
+async def two_on_postgres(stack: AsyncExitStack, folder: Path) -> list[CheckpointEngine]:
+    """Open two engines, as two processes would; there are 40 loose rows in the thread ``t``."""
+    config = SnapshotConfig(idle_seal_seconds=0, busy_timeout=5)
+    opened = [
+        await stack.enter_async_context(await create_checkpoint_engine(url_in(folder), config))
+        for _ in range(2)
+    ]
+    for number in range(40):
+        await opened[0].snapshot("t", append=[{**ITEM, "n": number}])
+    return opened
+
+
+async def lineage_of(engine: CheckpointEngine, thread: str) -> int:
+    def find(tx: Tx) -> int:
+        row = tx.one(ThreadRow, name=thread)
+        assert row is not None
+        return tx.find(Lineage, thread=row.pk)[0].pk
+
+    return await engine._store.read(find)
+
+
+async def test_packing_on_postgresql_waits_for_no_other_thread(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        one, other = await two_on_postgres(stack, tmp_path)
+        await other.snapshot("another", append=["x"])
+        begun, go_on = threading.Event(), threading.Event()
+
+        def slow(tx: Tx) -> None:
+            begun.set()
+            assert go_on.wait(60)
+
+        writing = asyncio.create_task(other._store.write(slow, Expect(("another",))))
+        try:
+            assert await asyncio.to_thread(begun.wait, 60)
+            assert await one._seal(await lineage_of(one, "t"), whole=True) == 39
+        finally:
+            go_on.set()
+            await writing
+        found = await other.get_latest("t")
+        assert [message["n"] for message in found.messages] == list(range(40))
+        assert not (await other.verify()).problems
+
+
+async def test_a_write_may_read_a_log_while_it_is_packed(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        one, other = await two_on_postgres(stack, tmp_path)
+        await other.snapshot("another", append=["x"])
+        lineage, loop = await lineage_of(one, "t"), asyncio.get_running_loop()
+
+        class Between:
+            """Has the rows packed after the first look at them."""
+
+            def __init__(self, tx: Tx) -> None:
+                self.tx, self.packed = tx, False
+
+            def find(self, *args: Any, **where: Any) -> list[Any]:
+                found = self.tx.find(*args, **where)
+                if not self.packed:
+                    self.packed = True
+                    packing = one._seal(lineage, whole=True)
+                    assert asyncio.run_coroutine_threadsafe(packing, loop).result(60) == 39
+                return found
+
+        def read(tx: Tx) -> list[tuple[int, int]]:
+            found: Any = Between(tx)
+            return [(row.pos, row.n) for row in batches(found, "", Piece(lineage, 5, 30))]
+
+        assert await other._store.write(read, Expect(("another",))) == [(0, 40)]
