@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import threading
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ckpt_engine.store import Meta, Tx
+from ckpt_engine.stores import grouped
 from ckpt_engine.stores.crowd import Crowd
+from ckpt_engine.stores.sql import SqlStore
 
 
 def crowd_of(agents: int, between: float, *, seconds: float = 2.0) -> tuple[Crowd, float]:
@@ -59,3 +71,38 @@ def test_writes_that_say_no_thread_make_no_crowd() -> None:
     for number in range(1000):
         crowd.note([], 1, number * 0.001)
     assert crowd.pause(1, 1.0) == 0.0
+
+
+async def test_a_write_that_comes_while_a_group_waits_shares_its_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "a.db")
+    crowd, now = crowd_of(50, 0.2)
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def wait(seconds: float) -> None:
+        assert seconds == crowd.pause(1, now) > 0
+        waiting.set()
+        go_on.wait(30)
+
+    def committed(tx: Tx) -> list[tuple[str]]:
+        """Return what others than the writer see of the first write."""
+        with closing(sqlite3.connect(path)) as other:
+            return other.execute("SELECT key FROM meta WHERE key = 'first'").fetchall()
+
+    async with AsyncExitStack() as stack:
+        store = await SqlStore.open(path)
+        stack.push_async_callback(store.close)
+        stack.callback(go_on.set)
+        store._crowd = crowd
+        monkeypatch.setattr(grouped, "time", SimpleNamespace(monotonic=lambda: now, sleep=wait))
+        first = asyncio.create_task(store.write(lambda tx: tx.insert(Meta("first", ""))))
+        waited = asyncio.create_task(asyncio.to_thread(waiting.wait, 30))
+        await asyncio.wait([first, waited], return_when=asyncio.FIRST_COMPLETED)
+        waiting.set()
+        assert not first.done(), "its group did not wait"
+        second = asyncio.create_task(store.write(committed))
+        await asyncio.sleep(0)  # it is in the queue
+        go_on.set()
+        assert await second == []
+        await first

@@ -99,6 +99,22 @@ class CrewOfOthers(Crew):
 
 
 @workflow.defn(name="Crew")
+class CrewWithALocalStep(CrewOfOthers):
+    """Bob's second step is another one, and a local activity."""
+
+    @workflow.run
+    async def run(self, crew: str, members: list[str]) -> list[str]:
+        return await super().run(crew, members)
+
+    async def _member(self, crew: str, name: str) -> str:
+        if name != "b":
+            return await super()._member(crew, name)
+        done = await working(crew, "b0")
+        await workflow.execute_local_activity(speak, args=[crew, "b1"], **OPTIONS)
+        return await working(crew, "b2", done)
+
+
+@workflow.defn(name="Crew")
 class CrewInOtherWords(CrewOfOthers):
     """Bob's second step has other arguments."""
 
@@ -289,5 +305,15 @@ class LinesWithMishaps(Rewindable):
             return [*heard, await speaking(crew, f"{name}1"), await speaking(crew, f"{name}2")]
 
 
-WORKFLOWS = [Beside, Crew, Gamblers, Mishap, Helper, Lines, LinesWithMishaps, Noted, Race]
+WORKFLOWS = [
+    Beside,
+    Crew,
+    Gamblers,
+    Mishap,
+    Helper,
+    Lines,
+    LinesWithMishaps,
+    Noted,
+    Race,
+]
 ACTIVITIES: list[Callable[..., Any]] = [work, speak, draw]

@@ -152,6 +152,7 @@ async def test_nothing_is_cached_while_steps_wait_for_their_turn(
     ("code", "at", "says"),
     [
         (crew.CrewOfOthers, 8, r"step \d was 'work' \(\w+\), and now the code asks for 'speak'"),
+        (crew.CrewWithALocalStep, 8, r"'work' \(\w+\), and now the code asks for 'speak'"),
         (crew.CrewInOtherWords, 8, r"was 'work' \(\w+\), and now .* with other arguments"),
         (crew.CrewWithoutBob, 8, r"was 'work' \(\w+\), and now the code asks for 'work' with"),
         (crew.CrewWithoutBob, 11, r"was 'work' \(\w+\), and now the code has ended without it"),
