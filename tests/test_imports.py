@@ -19,6 +19,7 @@ PURE = {
         "keys",
         "merge",
         "observe",
+        "retention_plan",
         "retention_words",
         "retention",
         "summaries",

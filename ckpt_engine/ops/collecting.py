@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Generic, TypeVar, overload
+from typing import Generic, TypeVar
 
 from ..config import SnapshotConfig
 from ..errors import CheckpointError, InvalidRequest, Retryable
 from ..model import id_from_bytes, ids_from_bytes
 from ..reports import CollectReport
-from ..retention import KEEP_ALL, Candidates, KeepReason, RetentionPolicy, plan_retention
+from ..retention import KEEP_ALL, Candidates, OnDemand, RetentionPolicy
+from ..retention_plan import KeepReason, plan_retention
 from ..store import HeadMoveRow, In, Pin, Store, TagRow, ThreadRow, Tx
 from .dropping import drop_checkpoints, drop_content
 from .place import Placed, StaleError
@@ -37,8 +38,8 @@ B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
-class _Made(Sequence[B], Generic[A, B]):
-    """Values that are made from others when they are asked for."""
+class _Made(OnDemand[B], Generic[A, B]):
+    """Values that are made from others."""
 
     make: Callable[[A], B]
     stored: Sequence[A]
@@ -46,16 +47,9 @@ class _Made(Sequence[B], Generic[A, B]):
     def __len__(self) -> int:
         return len(self.stored)
 
-    @overload
-    def __getitem__(self, index: int) -> B: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[B]: ...
-
-    def __getitem__(self, index: int | slice) -> B | list[B]:
-        if isinstance(index, slice):
-            return list(map(self.make, self.stored[index]))
-        return self.make(self.stored[index])
+    def made(self, n: int) -> B:
+        """Return the value made from the one at a position."""
+        return self.make(self.stored[n])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

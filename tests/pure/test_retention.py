@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckpt_engine import retention
+from ckpt_engine import retention_plan
 from ckpt_engine.errors import InvalidRequest
 from ckpt_engine.graph import GraphNode, nearest_kept
 from ckpt_engine.retention import (
@@ -21,10 +21,9 @@ from ckpt_engine.retention import (
     KEEP_MILESTONES,
     Candidate,
     Candidates,
-    KeepReason,
     RetentionPolicy,
-    plan_retention,
 )
+from ckpt_engine.retention_plan import KeepReason, plan_retention
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -264,9 +263,12 @@ def test_lines_that_never_meet_again_have_the_shape_of_any_others(
 ) -> None:
     for some in (session, chain(len(session))):
         checkpoints = Candidates.of(some)
-        leaves, forks = retention._shape_of_joined(checkpoints)
+        leaves, forks = retention_plan._shape_of_joined(checkpoints)
         at = {c.id: n for n, c in enumerate(checkpoints)}
-        assert retention._shape(checkpoints) == (leaves, forks | {at[i] for i in crossed(some)})
+        assert retention_plan._shape(checkpoints) == (
+            leaves,
+            forks | {at[i] for i in crossed(some)},
+        )
 
 
 def crossed(session: list[Candidate]) -> set[str]:

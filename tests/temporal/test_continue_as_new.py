@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,14 +18,14 @@ from ckpt_engine.temporal import BranchRequest, Overrides, RewindRequest, Target
 
 from ..conftest import start_server
 from .app import ACTIVITIES, gate
-from .conftest import App, running_app
+from .conftest import App, app_with
 from .continuing import WORKFLOWS, Chapters, LongWalker, Watched, add
 
 SUGGESTED_AT = 60
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def hasty_env() -> AsyncIterator[WorkflowEnvironment]:
+async def temporal_env() -> AsyncIterator[WorkflowEnvironment]:
     """A server that suggests to continue as new after sixty events already."""
     env = await start_server(f"limit.historyCount.suggestContinueAsNew={SUGGESTED_AT}")
     try:
@@ -35,18 +34,7 @@ async def hasty_env() -> AsyncIterator[WorkflowEnvironment]:
         await env.shutdown()
 
 
-@pytest.fixture
-async def app(
-    hasty_env: WorkflowEnvironment, tmp_path: Path, task_queue: str
-) -> AsyncIterator[App]:
-    async with running_app(
-        hasty_env,
-        f"sqlite:///{tmp_path}/ckpt.db",
-        task_queue,
-        workflows=WORKFLOWS,
-        activities=[*ACTIVITIES, add],
-    ) as running:
-        yield running
+app = app_with(workflows=WORKFLOWS, activities=[*ACTIVITIES, add])
 
 
 async def started(

@@ -1,0 +1,145 @@
+"""What goes and what stays of a session, and why: from a policy a plan. Nothing here does I/O.
+
+A policy says what is wanted; the plan adds what must stay whatever the policy says, so that no
+policy can break a branch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import reduce
+from itertools import chain
+from operator import or_
+from types import MappingProxyType
+
+from .errors import InvalidRequest
+from .retention import Candidates, RetentionPolicy
+
+__all__ = ["KeepReason", "RetentionPlan", "plan_retention"]
+
+
+class KeepReason(StrEnum):
+    """Why a checkpoint stays; the first that holds."""
+
+    HEAD = "head"
+    LEAF = "leaf"
+    BRANCH_POINT = "branch point"
+    TAGGED = "tagged"
+    PINNED = "pinned"
+    NEEDED = "needed"
+    POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPlan:
+    """What a collection would drop and keep.
+
+    Attributes:
+        drop: Positions to drop, oldest first.
+        kept: Position -> why it stays.
+    """
+
+    drop: tuple[int, ...]
+    kept: Mapping[int, KeepReason]
+
+    @property
+    def counts(self) -> dict[KeepReason, int]:
+        """How many stay for each reason, in the order of the reasons, without zeros."""
+        found = Counter(self.kept.values())
+        return {reason: found[reason] for reason in KeepReason if reason in found}
+
+
+def plan_retention(
+    checkpoints: Candidates,
+    policy: RetentionPolicy,
+    *,
+    now: datetime,
+    heads: Iterable[int] = (),
+    origins: Iterable[int] = (),
+    tagged: Iterable[int] = (),
+    pinned: Iterable[int] = (),
+    needed: Iterable[int] = (),
+    only_threads: Collection[str] | None = None,
+) -> RetentionPlan:
+    """Return what the policy lets go of one session, less what must stay.
+
+    Args:
+        checkpoints: All of the session's; they go by their positions here.
+        policy: What to keep.
+        now: The present, as aware as the checkpoints' times.
+        heads: Heads of threads.
+        origins: Checkpoints that threads were branched from.
+        tagged: Checkpoints with a tag.
+        pinned: Seeds of running workflows.
+        needed: Whatever else a survivor needs, such as a head that ``undo`` goes back to.
+        only_threads: Drop from these threads alone; from all when absent.
+
+    Raises:
+        InvalidRequest: The policy returned something that is not the position of a checkpoint.
+    """
+    leaves, forks = _shape(checkpoints)
+    must = {
+        KeepReason.POLICY: policy.kept(checkpoints, now),
+        KeepReason.NEEDED: needed,
+        KeepReason.PINNED: pinned,
+        KeepReason.TAGGED: tagged,
+        KeepReason.BRANCH_POINT: chain(forks, origins),
+        KeepReason.LEAF: leaves,
+        KeepReason.HEAD: heads,
+    }
+    reasons: dict[int, KeepReason] = {}
+    if only_threads is not None:
+        others = (n for n, t in enumerate(checkpoints.threads) if t not in only_threads)
+        reasons.update(dict.fromkeys(others, KeepReason.NEEDED))
+    for reason, positions in must.items():
+        reasons.update(dict.fromkeys(positions, reason))
+    if strange := reasons.keys() - range(len(checkpoints)):
+        raise InvalidRequest(
+            f"what stays are positions from 0 to {len(checkpoints) - 1}, not {strange.pop()!r}"
+        )
+    return RetentionPlan(
+        drop=tuple(n for n in range(len(checkpoints)) if n not in reasons),
+        kept=MappingProxyType(reasons),
+    )
+
+
+def _shape(checkpoints: Candidates) -> tuple[set[int], set[int]]:
+    """Return the leaves, and the checkpoints from which lines part for good.
+
+    Parallel steps that are joined again reach the same leaves, so where they set out is no branch
+    point; a branch of another thread always makes one.
+    """
+    threads, firsts = checkpoints.threads, checkpoints.firsts
+    newest = len(checkpoints) - 1
+    if checkpoints.further:
+        leaves, forks = _shape_of_joined(checkpoints)
+    elif firsts == [None, *range(newest)]:  # a straight line, as mostly
+        leaves, forks = {newest}, set()
+    else:  # lines that part never meet again
+        children = Counter(firsts)
+        leaves = set(range(len(checkpoints))).difference(children)
+        forks = {parent for parent, count in children.items() if count > 1 and parent is not None}
+    if len(set(threads)) > 1:
+        forks |= {p for n, p in enumerate(firsts) if p is not None and threads[n] != threads[p]}
+    return leaves, forks
+
+
+def _shape_of_joined(checkpoints: Candidates) -> tuple[set[int], set[int]]:
+    above: dict[int, set[int]] = defaultdict(set)  # what each of a checkpoint's children reaches
+    leaves: set[int] = set()
+    forks: set[int] = set()
+    for n in sorted(range(len(checkpoints)), key=checkpoints.steps.__getitem__, reverse=True):
+        masks = above.pop(n, None)
+        if masks is None:
+            masks = {1 << len(leaves)}
+            leaves.add(n)
+        whole = reduce(or_, masks)
+        if whole not in masks:
+            forks.add(n)
+        for parent in checkpoints.parents(n):
+            above[parent].add(whole)
+    return leaves, forks
