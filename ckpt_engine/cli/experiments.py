@@ -29,6 +29,7 @@ __all__ = [
     "promotions",
     "read_file",
     "result_of",
+    "standing",
 ]
 
 _PATIENCE = 5.0
@@ -179,6 +180,18 @@ async def current(handle: WorkflowHandle[Any, Report]) -> tuple[Report | None, s
             return None, "no worker answers; the experiment goes on when one is back: ckpt worker"
         return None, _AWAY
     return report, ""
+
+
+async def standing(client: Client, name: str) -> Report:
+    """Return how the experiment of a name stands.
+
+    Raises:
+        CliError: There is none, or that cannot be known right now; the message says why.
+    """
+    report, problem = await current(await find(client, name))
+    if report is None:
+        raise CliError(problem, "")
+    return report
 
 
 async def result_of(handle: WorkflowHandle[Any, Report]) -> Report:

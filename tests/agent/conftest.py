@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
+from temporalio.client import Client
+from temporalio.envconfig import ClientConnectConfig
+from temporalio.testing import WorkflowEnvironment
 from werkzeug import Request, Response
+
+from ckpt_agent.worker import connect, make_worker
+from ckpt_engine import CheckpointEngine, create_checkpoint_engine
+from ckpt_engine.contrib.agent import AgentSpec
 
 Reply = Response | dict[str, Any] | Callable[[Request], Response]
 
@@ -22,6 +31,21 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
+
+
+@asynccontextmanager
+async def application(
+    env: WorkflowEnvironment, spec: AgentSpec, folder: Path, queue: str
+) -> AsyncIterator[tuple[Client, CheckpointEngine]]:
+    """Run a worker for one agent; yield its client, and the engine it writes to."""
+    url = f"sqlite:///{folder}/ckpt.db"
+    config = ClientConnectConfig(
+        target_host=env.client.service_client.config.target_host, namespace=env.client.namespace
+    )
+    client = await connect(config, database_url=url)
+    worker = make_worker(client, spec, task_queue=queue, shutdown=timedelta(0))
+    async with worker, await create_checkpoint_engine(url) as engine:
+        yield client, engine
 
 
 class ChatServer:

@@ -7,7 +7,6 @@ import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,19 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowUpdateFailedError,
 )
-from temporalio.envconfig import ClientConnectConfig
 from temporalio.testing import WorkflowEnvironment
 
 from ckpt_agent.activities.analyst import DEFAULT_QUESTION, SCRIPTED, analyst
 from ckpt_agent.activities.conversation import from_stored, in_order, user_message
-from ckpt_agent.worker import connect, make_worker
 from ckpt_agent.workflows.agent import AgentWorkflow
 from ckpt_agent.workflows.messages import AgentInput, AgentResult
 from ckpt_agent.workflows.overrides import check_overrides
-from ckpt_engine import CheckpointEngine, create_checkpoint_engine
+from ckpt_engine import CheckpointEngine
 from ckpt_engine.contrib.agent import AgentSpec
 from ckpt_engine.errors import InvalidRequest
 from ckpt_engine.temporal import Overrides, RewindRequest, Target
 
-from .conftest import ChatServer, completion, error
+from .conftest import ChatServer, application, completion, error
 from .test_scripted import WEATHER, averages, in_year, listed, ranked
 
 
@@ -64,13 +61,7 @@ class Running:
 async def running(
     env: WorkflowEnvironment, spec: AgentSpec, folder: Path, queue: str
 ) -> AsyncIterator[Running]:
-    url = f"sqlite:///{folder}/ckpt.db"
-    config = ClientConnectConfig(
-        target_host=env.client.service_client.config.target_host, namespace=env.client.namespace
-    )
-    client = await connect(config, database_url=url)
-    worker = make_worker(client, spec, task_queue=queue, shutdown=timedelta(0))
-    async with worker, await create_checkpoint_engine(url) as engine:
+    async with application(env, spec, folder, queue) as (client, engine):
         yield Running(client, engine, queue)
 
 

@@ -5,26 +5,23 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
-from temporalio.envconfig import ClientConnectConfig
 from temporalio.testing import WorkflowEnvironment
 
 from ckpt_agent.activities.analyst import analyst
-from ckpt_agent.worker import connect, make_worker
 from ckpt_agent.workflows.agent import AgentWorkflow
 from ckpt_agent.workflows.experiment import ExperimentWorkflow
 from ckpt_agent.workflows.experiment_messages import ExperimentInput
 from ckpt_agent.workflows.messages import AgentInput, AgentResult
-from ckpt_engine import CheckpointEngine, create_checkpoint_engine
+from ckpt_engine import CheckpointEngine
 from ckpt_engine.contrib.agent import AgentSpec
 from ckpt_engine.experiments import ExperimentSpec, Report
 
-from ..agent.conftest import chat  # noqa: F401 (a fixture)
+from ..agent.conftest import application, chat  # noqa: F401 (a fixture)
 
 
 class App:
@@ -62,13 +59,7 @@ class App:
 async def running(
     env: WorkflowEnvironment, spec: AgentSpec, folder: Path, queue: str
 ) -> AsyncIterator[App]:
-    url = f"sqlite:///{folder}/ckpt.db"
-    config = ClientConnectConfig(
-        target_host=env.client.service_client.config.target_host, namespace=env.client.namespace
-    )
-    client = await connect(config, database_url=url)
-    worker = make_worker(client, spec, task_queue=queue, shutdown=timedelta(0))
-    async with worker, await create_checkpoint_engine(url) as engine:
+    async with application(env, spec, folder, queue) as (client, engine):
         yield App(client, engine, queue)
 
 

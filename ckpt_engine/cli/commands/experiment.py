@@ -88,15 +88,12 @@ def status(
 
     async def work() -> int:
         from ..at_work import at_work, board_of_work
-        from ..errors import CliError
-        from ..experiments import code_of, current, find
+        from ..experiments import code_of, standing
         from ..render import clean
 
         out, settings = Output(as_json), settings_from(home=home)
         client = await _client(settings, address, namespace)
-        report, problem = await current(await find(client, name))
-        if report is None:
-            raise CliError(problem, "")
+        report = await standing(client, name)
         _print(out, report)
         if not as_json and (work := await at_work(client, report)):
             out.console.print(board_of_work(report, work))
@@ -126,16 +123,13 @@ def report(
     """Report on an experiment, in the terminal, as JSON, or as a page."""
 
     async def work() -> int:
-        from ..errors import CliError
         from ..experiment_report import print_report, write_page
-        from ..experiments import code_of, current, find, promotions
+        from ..experiments import code_of, promotions, standing
         from ..opening import open_engine
 
         out, settings = Output(as_json), settings_from(home=home, database_url=db)
         client = await _client(settings, address, namespace)
-        found, problem = await current(await find(client, name))
-        if found is None:
-            raise CliError(problem, "")
+        found = await standing(client, name)
         promoted = await promotions(client, found)
         out.data(
             {
@@ -181,15 +175,11 @@ def promote(
 
     async def work() -> int:
         from ..experiment_report import promote_trial
-        from ..experiments import best_trial, current, find
+        from ..experiments import best_trial, standing
 
         out, settings = Output(as_json), settings_from(task_queue=task_queue, home=home)
         client = await _client(settings, address, namespace)
-        found, problem = await current(await find(client, name))
-        if found is None:
-            from ..errors import CliError
-
-            raise CliError(problem, "")
+        found = await standing(client, name)
         chosen = best_trial(found, variant, trial)
         done = await promote_trial(
             client,
