@@ -2,8 +2,9 @@
 
 Many agents that each write now and then seldom meet in the moment in which the connection is free,
 and a transaction of its own costs each of them more than everything else of a write. So where a
-crowd writes, a group waits for a small part of the time that an agent takes between two writes. One
-agent, or a few, never wait.
+crowd writes, and keeps the processor busy, a group waits for a part of the time that an agent takes
+between two writes: the others have their turn meanwhile. Where agents wait for something else than
+each other, the processor has time for many transactions. One agent, or a few, never wait.
 """
 
 from __future__ import annotations
@@ -12,22 +13,29 @@ from collections.abc import Iterable
 
 __all__ = ["Crowd"]
 
-_SHARE = 0.05  # of the time between two writes of one thread
-_LEAST, _MOST = 0.001, 0.01  # seconds; for less than that it is not worth it
+_SHARE = 0.15  # of the time between two writes of one thread, where one core or more is busy
+_LEAST, _MOST = 0.004, 0.03  # seconds; for less than that it is not worth it
+_COMING = 3  # others that are to come meanwhile; likewise
 _WINDOW = 0.25  # seconds over which writers are counted
 
 
 class Crowd:
-    """Counts who writes, and says how long it is worth to wait for others."""
+    """Counts who writes, and says how long it is worth to wait for others.
 
-    def __init__(self, now: float) -> None:
+    Args:
+        now: The time, in seconds.
+        busy: How much of a processor's time this process has had, in seconds.
+    """
+
+    def __init__(self, now: float, busy: float) -> None:
         self._since = now
+        self._busy = busy
         self._threads: set[str] = set()
         self._writes = 0
         self._pause = 0.0
         self._size = 0
 
-    def note(self, threads: Iterable[str], writes: int, now: float) -> None:
+    def note(self, threads: Iterable[str], writes: int, now: float, busy: float) -> None:
         """Take note of a group: the threads that it wrote to, and of how many writes it was."""
         self._threads.update(threads)
         self._writes += writes
@@ -35,10 +43,11 @@ class Crowd:
         if took < _WINDOW:
             return
         self._size = len(self._threads)
-        pause = _SHARE * took * self._size / self._writes
-        somebody_comes = pause * self._writes / took >= 1
-        self._pause = min(pause, _MOST) if somebody_comes and pause >= _LEAST else 0.0
-        self._since, self._threads, self._writes = now, set(), 0
+        share = _SHARE * min(1.0, (busy - self._busy) / took)
+        pause = min(share * took * self._size / self._writes, _MOST)
+        worth_it = pause >= _LEAST and pause * self._writes / took >= _COMING
+        self._pause = pause if worth_it else 0.0
+        self._since, self._busy, self._threads, self._writes = now, busy, set(), 0
 
     def pause(self, waiting: int, now: float) -> float:
         """Return for how many seconds a group is to wait.

@@ -44,7 +44,7 @@ class GroupedStore(Store):
     def __init__(self, group: int) -> None:
         self._group = group
         self._queue: deque[Write] = deque()
-        self._crowd = Crowd(time.monotonic())
+        self._crowd = Crowd(time.monotonic(), time.process_time())
         self._writing = Worker("ckpt-write")
         self._closed = False
         self._alone = True  # whether the last write shared its transaction with no other
@@ -105,7 +105,7 @@ class GroupedStore(Store):
                     write.error = write.error or err
             tell(group[0].done.get_loop(), partial(self._deliver, group))
             threads = (name for write in group if write.expect for name in write.expect.threads)
-            self._crowd.note(threads, len(group), time.monotonic())
+            self._crowd.note(threads, len(group), time.monotonic(), time.process_time())
 
     def _deliver(self, group: list[Write]) -> None:
         """Tell the callers; on their loop."""
