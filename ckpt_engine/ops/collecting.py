@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,7 @@ from ..model import id_from_bytes, ids_from_bytes
 from ..reports import CollectReport
 from ..retention import KEEP_ALL, Candidates, OnDemand, RetentionPolicy
 from ..retention_plan import KeepReason, plan_retention
-from ..store import HeadMoveRow, In, Pin, Store, TagRow, ThreadRow, Tx
+from ..store import HeadMoveRow, In, Pin, RunRow, Store, TagRow, ThreadRow, Tx
 from .dropping import drop_checkpoints, drop_content
 from .place import Placed, StaleError
 from .prepare import now_ms
@@ -215,7 +215,10 @@ def _plan(source: Source, session: int, policy: RetentionPolicy, only: list[str]
         origins=loaded.positions(row.origin for row in threads),
         tagged=loaded.positions(tag.checkpoint for tag in tx.find(TagRow, thread=In(pks))),
         pinned=loaded.positions(p.checkpoint for p in tx.find(Pin) if p.expires > now),
-        needed=loaded.positions([*returns, *(row.open_tip for row in threads)]),
+        needed=[
+            *loaded.positions([*returns, *(row.open_tip for row in threads)]),
+            *_starts(tx, loaded),
+        ],
         only_threads=only,
     )
     sweep = sweep_for(tx, session, loaded, plan.drop)
@@ -225,6 +228,20 @@ def _plan(source: Source, session: int, policy: RetentionPolicy, only: list[str]
         counts=plan.counts,
         sweep=sweep,
     )
+
+
+def _starts(tx: Tx, session: Session) -> Iterable[int]:
+    """Return the first checkpoint of each thread that a workflow runs: what that was started with.
+
+    Without it no other run could take up a session that has ended.
+    """
+    (ran,) = tx.columns(RunRow, "thread", thread=In(list(session.threads)))
+    firsts = dict(zip(reversed(session.lineage), range(len(session) - 1, -1, -1), strict=True))
+    found: dict[int, int] = {}
+    for lineage, n in firsts.items():
+        thread = session.lineages[lineage].thread
+        found[thread] = min(n, found.get(thread, n))
+    return [found[thread] for thread in set(ran) & found.keys()]
 
 
 def _candidates(session: Session) -> Candidates:

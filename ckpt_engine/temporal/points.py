@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidRequest, ThreadNotFound
-from ..model import CheckpointInfo
+from ..errors import CheckpointNotFound, InvalidRequest, ThreadNotFound
+from ..model import Checkpoint, CheckpointInfo
 from .checkpoints import find_target
 from .contract import BranchPoint, FindPoint
 
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
 
-__all__ = ["branch_point"]
+__all__ = ["branch_point", "session_start"]
 
 
 async def branch_point(engine: CheckpointEngine, ask: FindPoint) -> BranchPoint:
@@ -27,7 +27,7 @@ async def branch_point(engine: CheckpointEngine, ask: FindPoint) -> BranchPoint:
     info = await _the_one(engine, ask)
     root = await engine.get_thread(info.session_id)
     run = (await engine.runs(info.session_id)).get(root.id)
-    start = await engine.time_travel_to_step(root.id, 0)
+    start = await session_start(engine, root.id)
     if run is None or start.step != 0 or "workflow_type" not in start.metadata:
         raise InvalidRequest(
             f"checkpoint {info.id[:8]} was not taken by a Temporal workflow: no workflow can go on "
@@ -44,6 +44,21 @@ async def branch_point(engine: CheckpointEngine, ask: FindPoint) -> BranchPoint:
         task_queue=run.task_queue,
         resume=start.metadata.get("resume", "next_node"),
     )
+
+
+async def session_start(engine: CheckpointEngine, session_id: str) -> Checkpoint:
+    """Return the checkpoint that says what a session's workflow was started with.
+
+    Raises:
+        CheckpointNotFound: It was collected, as earlier releases did.
+    """
+    try:
+        return await engine.time_travel_to_step(session_id, 0)
+    except CheckpointNotFound as err:
+        raise CheckpointNotFound(
+            f"{err}: it was collected, so what the workflow was started with is not known and no "
+            "other run can go on; a workflow that still runs can be rewound"
+        ) from None
 
 
 async def _the_one(engine: CheckpointEngine, ask: FindPoint) -> CheckpointInfo:

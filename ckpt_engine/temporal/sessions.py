@@ -45,6 +45,7 @@ from .contract import (
 )
 from .headers import HEADER, SeedHeader, SessionHeader, header_payload
 from .joining import line_of, newest_thread
+from .points import session_start
 
 if TYPE_CHECKING:
     from ckpt_engine import CheckpointEngine
@@ -167,7 +168,7 @@ class Sessions:
         new_workflow = run.workflow_id if kind == "rewind" else new_thread
         head = await engine.get_info(thread.head) if thread.head else None
         sub = line_of(head) if head else None
-        start = await (engine.get(sub) if sub else engine.time_travel_to_step(thread.session_id, 0))
+        start = await (engine.get(sub) if sub else session_start(engine, thread.session_id))
         ask = PrepareChild.model_validate(
             {
                 "kind": kind,

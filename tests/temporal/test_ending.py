@@ -15,6 +15,7 @@ from temporalio.common import Priority
 from temporalio.exceptions import CancelledError, TerminatedError
 from temporalio.exceptions import TimeoutError as TimedOutError
 
+from ckpt_engine import KEEP_LAST_N
 from ckpt_engine.errors import InvalidRequest
 from ckpt_engine.temporal import BranchRequest, Rewindable, RewindRequest, Target
 
@@ -68,6 +69,19 @@ async def ended_as(handle: WorkflowHandle[Any, Any], kind: type[BaseException]) 
     with pytest.raises(WorkflowFailureError) as ended:
         await handle.result()
     assert isinstance(ended.value.cause, kind)
+
+
+async def test_what_has_ended_is_taken_up_again_after_a_collection(app: App) -> None:
+    handle = await app.start(5)
+    done = await handle.result()
+    report = await app.engine.collect(KEEP_LAST_N(1), session_id=await app.thread(handle.id))
+    assert len(report.dropped) == 4
+    await app.sessions.rewind(handle.id, RewindRequest(to=Target(back=0)))
+    assert await app.client.get_workflow_handle(handle.id).result() == done
+    beside = BranchRequest(at=Target(step=0), name="from-the-start")
+    child = await app.sessions.branch(handle.id, beside)
+    assert await app.client.get_workflow_handle(child.workflow_id).result() == done
+    assert (await app.engine.verify()).ok
 
 
 async def test_terminating_the_root_leaves_its_stand_in_and_its_branches_running(app: App) -> None:
