@@ -81,7 +81,7 @@ class ModelCatalogue:
                 why = str(err).partition(" To try Pydantic AI")[
                     0
                 ]  # its advice is for other callers
-                unusable("model-unusable", f"the model {name} cannot be used: {why}", err)
+                unusable("model-unusable", f"the worker cannot use the model {name}: {why}", err)
         return self._models[name]
 
 

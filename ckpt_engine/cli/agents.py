@@ -79,8 +79,14 @@ async def start_agent(
         raise CliError(f"the server refuses to start it: {err.message}", "") from None
 
 
-async def name_taken(client: Client, name: str) -> CliError:
-    """Return what to say of a workflow id that a session has: it runs, or it has ended."""
+async def name_taken(client: Client, name: str, *, known: bool = False) -> CliError:
+    """Return what to say of a workflow id that is in use: it runs, or it has ended.
+
+    Args:
+        client: A client of the server.
+        name: The id.
+        known: Whether there are checkpoints of it.
+    """
     from temporalio.client import WorkflowExecutionStatus
     from temporalio.service import RPCError, RPCStatusCode
 
@@ -93,10 +99,10 @@ async def name_taken(client: Client, name: str) -> CliError:
             raise
     if runs:
         return CliError(f"a workflow {name!r} runs already", f"see it: ckpt log {name}", Exit.USAGE)
+    look = f"see it: ckpt tree {name}; go on from it: ckpt rewind {name} --back 0 --say TEXT; "
     return CliError(
         f"the session {name!r} was there already, and has ended",
-        f"see it: ckpt tree {name}; go on from it: ckpt rewind {name} --back 0 --say TEXT; "
-        "begin another one under this id: --again",
+        (look if known else "") + "begin another one under this id: --again",
         Exit.USAGE,
     )
 

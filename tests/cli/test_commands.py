@@ -83,6 +83,15 @@ def test_an_id_that_only_the_checkpoints_know_is_refused_as_well(
         assert "runs already" in said
 
 
+def test_of_a_forgotten_session_no_command_is_named_that_would_not_find_it(ckpt: Ckpt) -> None:
+    ckpt("run", QUESTION, "--id", "forgotten")
+    ckpt("forget", "forgotten", "--yes")
+    said = ckpt("run", QUESTION, "--id", "forgotten", code=2)
+    assert "begin another one under this id: --again" in said
+    assert "ckpt tree" not in said
+    ckpt("run", QUESTION, "--id", "forgotten", "--again")
+
+
 def test_run_as_json_gives_one_document(ckpt: Ckpt, ended: dict[str, Any]) -> None:
     assert ended["workflow_id"] == "looked-at"
     assert ended["ok"] is True
@@ -111,7 +120,8 @@ def test_a_failed_agent_says_why_and_the_named_next_command_revives_it(ckpt: Ckp
     said = ckpt(
         "run", QUESTION, "--id", "keyless", "--model", "openai:gpt-5.6-sol", code=1, out=True
     )
-    assert "the agent failed: the model openai:gpt-5.6-sol cannot be used: Set the" in said
+    told = "the agent failed: the worker cannot use the model openai:gpt-5.6-sol: Set the"
+    assert told in said
     assert "OPENAI_API_KEY" in said
     assert "Agent('test')" not in said, "advice for callers of another library"
     assert "main · workflow keyless · failed" in ckpt("tree", "keyless")

@@ -95,7 +95,7 @@ def run(
         out = Output(as_json, settings)
         client = await connect(await choose(settings.home, address, namespace))
         if workflow_id is not None and not again and await _is_known(settings, workflow_id):
-            raise await name_taken(client, workflow_id)
+            raise await name_taken(client, workflow_id, known=True)
         begin = partial(_started, out, client, start, workflow_id, settings.task_queue, again)
         return await _run(out, settings, begin, workflow_id, detach)
 
