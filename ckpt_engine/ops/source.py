@@ -29,6 +29,7 @@ from ..store import (
     Tx,
     Upto,
 )
+from .ahead import contents
 from .cache import Lru
 from .tombstones import check_unerased, thread_key
 
@@ -334,14 +335,12 @@ class Source:
             at += size
 
     def _own_chunks(self, log: str, piece: Piece) -> Iterator[tuple[bytes, int, int]]:
-        rows = batches(self.tx, log, piece)[::-1]
         at = piece.start
-        while rows:  # let go of one by one: what is read takes their place in memory
-            row = rows.pop()
+        for row, packed in self._contents(batches(self.tx, log, piece)):
             if row.pos > at or row.pos + row.n <= at:
                 break
             high = min(piece.stop, row.pos + row.n)
-            yield self._packed(row), at - row.pos, high - row.pos
+            yield packed, at - row.pos, high - row.pos
             at = high
         if at < piece.stop:
             raise Corrupted(
@@ -349,14 +348,16 @@ class Source:
                 f"in lineage {piece.lineage}"
             )
 
-    def _packed(self, row: Batch) -> bytes:
-        """Return a row's content; the last few are remembered."""
-        packed = self._recent.get(row.pk)
-        if packed is None:
-            packed = self._recent[row.pk] = decompress(row.codec, row.body)
+    def _contents(self, rows: list[Batch]) -> Iterator[tuple[Batch, bytes]]:
+        """Yield rows with their contents; the last few are remembered."""
+        if len(rows) == 1 and (known := self._recent.get(rows[0].pk)) is not None:
+            yield rows[0], known
+            return
+        for row, packed in contents(rows):
+            self._recent[row.pk] = packed
             if len(self._recent) > 4:
                 del self._recent[next(iter(self._recent))]
-        return packed
+            yield row, packed
 
     def state(self, pk: int | None) -> LoadedState:
         """Return a state."""
