@@ -58,9 +58,13 @@ class RawInline:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.db = _connect(path, "auto_vacuum = INCREMENTAL", "secure_delete = FAST")
-        upgrade_file(self.db, 5.0)
+        db = _connect(path, "auto_vacuum = INCREMENTAL", "secure_delete = FAST")
+        upgrade_file(db, 5.0)
+        self.prepare(db, f"sqlite:///{path}")
+
+    def prepare(self, db: Any, url: str) -> None:
+        """Begin with nothing, on a connection to an empty database of the engine."""
+        self.db, self.url = db, url
         self.zstd = zstandard.ZstdCompressor(level=1, write_checksum=True)
         self.lines: dict[int, _Line] = {}
         self.top = 0
@@ -128,7 +132,7 @@ class RawInline:
     async def close(self) -> None:
         """Close the database, once the engine has found nothing amiss in it."""
         self.db.close()
-        async with await create_checkpoint_engine(f"sqlite:///{self.path}") as engine:
+        async with await create_checkpoint_engine(self.url) as engine:
             report = await engine.verify()
         assert not report.problems, report.problems
         assert report.checkpoints == self.top

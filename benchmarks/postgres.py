@@ -7,18 +7,16 @@ import json
 import os
 import statistics
 import sys
-import time
-from hashlib import blake2b
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import msgspec
-import zstandard
+from ckpt_engine import create_checkpoint_engine
 
 from .common import Bench, Clock, Figure, Missing, distinct_bytes, missing_extra, steps
 from .langgraph_saver import TURN, langchain, plain_rounds
-from .peers import NaiveSqlAlchemy, Step, Take
+from .peers import NaiveSqlAlchemy, RawInline, Step, Take
 from .throughput import lines_of, rate_of
 
 SIZE = 2000
@@ -52,11 +50,9 @@ async def run(bench: Bench) -> list[Figure]:
 async def _throughput(
     bench: Bench, server: Any, agents: int, promised: float | None
 ) -> list[Figure]:
-    from ckpt_engine import create_checkpoint_engine
-
     each = max(1, bench.size(512, 128) // agents)
     async with await create_checkpoint_engine(server.url(f"ours_{agents}")) as engine:
-        raw = _RawInline(server.url(), f"raw_{agents}")
+        raw = await _RawInline.begin(server.url(f"raw_{agents}"))
         naive = _naive(server.url(), f"naive_{agents}")
         await naive.begin()
 
@@ -95,77 +91,52 @@ def _naive(url: str, schema: str) -> NaiveSqlAlchemy:
     return NaiveSqlAlchemy(target, options=f"-c search_path={schema}")
 
 
-class _RawInline:
-    """Encodes and writes the engine's rows inline, one transaction a checkpoint."""
+class _RawInline(RawInline):
+    """The same as on SQLite: the engine's own tables, indexes and rows, one transaction each.
 
-    def __init__(self, url: str, schema: str) -> None:
-        import psycopg
+    A thread's row is locked first, as one must where several processes may write it.
+    """
 
-        self.db = psycopg.connect(url, autocommit=True)
-        self.db.execute(f"CREATE SCHEMA {schema}")
-        self.db.execute(f"SET search_path = {schema}")
-        for table in (
-            "thread(id bigint PRIMARY KEY, name text UNIQUE, head bigint, step int)",
-            "batch(id bigserial PRIMARY KEY, lineage bigint, log text, pos int, n int, codec int,"
-            " body bytea, UNIQUE(lineage, log, pos))",
-            "state(id bigserial PRIMARY KEY, base bigint, depth int, codec int, body bytea,"
-            " digest bytea)",
-            "checkpoint(cid bigserial PRIMARY KEY, id bytea UNIQUE, lineage bigint, step int,"
-            " parent bigint, state bigint, len int, at bigint, node text, meta bytea,"
-            " result bytea, chain bytea, digest bytea, UNIQUE(lineage, step))",
-        ):
-            self.db.execute(f"CREATE TABLE {table}")
-        self.zstd = zstandard.ZstdCompressor(level=1, write_checksum=True)
-        self.threads: dict[int, tuple[int, int | None]] = {}
+    @classmethod
+    async def begin(cls, url: str) -> _RawInline:
+        """Have the engine make its tables."""
+        await (await create_checkpoint_engine(url)).close()
+        return cls(url)
+
+    def __init__(self, url: str) -> None:
+        self.prepare(_Statements(url), url)
 
     async def take(self, agent: int, step: Step) -> None:
         """Take one step."""
-        pack, squeeze, digest = msgspec.msgpack.encode, self.zstd.compress, blake2b
-        body, state, result = (pack(step[key]) for key in ("append", "state", "tools_result"))
-        chain, own = digest(body, digest_size=16).digest(), digest(state, digest_size=16).digest()
-        stored_id = time.time_ns().to_bytes(8, "big") + agent.to_bytes(8, "big")
-        whole = digest(chain + own + result, digest_size=16).digest()
-        run = self.db.execute
-        run("BEGIN")
-        if agent not in self.threads:
-            run("INSERT INTO thread VALUES (%s, %s, NULL, 0)", (agent, f"t{agent}"))
-        number, head = self.threads.get(agent, (0, None))
-        run("SELECT * FROM thread WHERE name = %s FOR UPDATE", (f"t{agent}",)).fetchone()
-        run(
-            "INSERT INTO batch(lineage, log, pos, n, codec, body) VALUES (%s, '', %s, 1, 1, %s)",
-            (agent, number, squeeze(body)),
-        )
-        made = run(
-            "INSERT INTO state(depth, codec, body, digest) VALUES (0, 0, %s, %s) RETURNING id",
-            (state, own),
-        ).fetchone()
-        same = b"" if step["tools_result"] == step["append"][0] else squeeze(result)
-        placed = run(
-            "INSERT INTO checkpoint(id, lineage, step, parent, state, len, at, node, meta, result,"
-            " chain, digest) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-            " RETURNING cid",
-            (
-                *(stored_id, agent, number, head, made and made[0], number),
-                *(time.time_ns() // 1_000_000, step["node"], pack([{}, step["next_node"]])),
-                *(same, chain, whole),
-            ),
-        ).fetchone()
-        head = placed[0] if placed else None
-        run("UPDATE thread SET head = %s, step = %s WHERE id = %s", (head, number, agent))
-        run("COMMIT")
-        self.threads[agent] = (number + 1, head)
+        self.db.locking = (agent + 1,)
+        await super().take(agent, step)
 
-    async def close(self) -> None:
-        """Close the connection."""
-        self.db.close()
+
+class _Statements:
+    """A connection that takes the statements that are meant for SQLite."""
+
+    def __init__(self, url: str) -> None:
+        import psycopg
+
+        target, schema = url.split("?schema=")
+        self.locking = (0,)
+        self.db = psycopg.connect(target, autocommit=True)
+        self.db.execute(f"SET search_path = {schema}")
+        self.close = self.db.close
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """Run a statement."""
+        if sql == "BEGIN IMMEDIATE":
+            return self.db.execute("BEGIN")
+        if sql == "PRAGMA data_version":
+            return self.db.execute("SELECT * FROM thread WHERE pk = %s FOR UPDATE", self.locking)
+        return self.db.execute(sql.replace("?", "%s"), values)
 
 
 # --- disk ---
 
 
 async def _disk(bench: Bench, server: Any) -> Figure:
-    from ckpt_engine import create_checkpoint_engine
-
     count, distinct = bench.size(3000, 500), 0
     bench.advance(f"PostgreSQL: disk, {count} steps")
     async with await create_checkpoint_engine(server.url("disk")) as engine:
@@ -211,8 +182,6 @@ async def _processes(bench: Bench, server: Any) -> list[Figure]:
 
 
 async def _together(bench: Bench, url: str, kind: str, processes: int, times: int) -> Figure:
-    from ckpt_engine import create_checkpoint_engine
-
     bench.advance(f"{kind}: {processes} processes")
     await (await create_checkpoint_engine(url)).close()
     pipe = asyncio.subprocess.PIPE
@@ -242,8 +211,6 @@ async def _langgraph(bench: Bench, server: Any, count: int) -> list[Figure]:
     with missing_extra("langgraph-checkpoint-postgres"):
         from langgraph.checkpoint.postgres import PostgresSaver
     import psycopg
-
-    from ckpt_engine import create_checkpoint_engine
 
     schema = f"saver_{count}"
     with psycopg.connect(server.url(), autocommit=True) as db:
