@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from .errors import InvalidRequest, TooLarge, Unstorable
 from .model import SnapshotTrigger
-from .triggers import interval_wait, parse_trigger, wanted
+from .triggers import interval_wait, parse_trigger
 
 if TYPE_CHECKING:
     from .engine import CheckpointEngine
@@ -244,7 +244,7 @@ async def snapshot_scope(
 
 def _interval(scope: Scope, given: float | None) -> float | None:
     """Return the interval at which this scope ticks, if it does."""
-    enabled = wanted(SnapshotTrigger.INTERVAL, scope.engine.config.triggers)
+    enabled = SnapshotTrigger.INTERVAL in scope.engine.config.triggers
     if given is not None:
         interval_wait(0, 0, given)
         if not enabled:

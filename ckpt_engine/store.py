@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 from .observe import Observer
 
 __all__ = [
+    "SEALED",
     "TABLES",
     "Above",
     "Batch",
@@ -271,12 +272,12 @@ TABLES: dict[type[Any], Table] = {
 }
 
 
-_SEALED = frozenset(row for row in TABLES if row._fields[-1] == "crc")
+SEALED = frozenset(row for row in TABLES if row._fields[-1] == "crc")
 
 
 def sealed(row: R) -> R:
     """Return the row with its checksum, if its type has one."""
-    if type(row) not in _SEALED:
+    if type(row) not in SEALED:
         return row
     return cast("R", type(row)._make((*row[:-1], crc_of(row))))
 

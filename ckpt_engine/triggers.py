@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from .errors import InvalidRequest
 from .model import SnapshotTrigger
 
-__all__ = ["interval_wait", "parse_trigger", "wanted"]
+__all__ = ["interval_wait", "parse_trigger"]
 
 
 def parse_trigger(value: SnapshotTrigger | str) -> SnapshotTrigger:
@@ -16,20 +14,13 @@ def parse_trigger(value: SnapshotTrigger | str) -> SnapshotTrigger:
     Raises:
         InvalidRequest: The name is unknown; the message lists the known ones.
     """
+    if type(value) is SnapshotTrigger:
+        return value
     try:
         return SnapshotTrigger(value)
     except ValueError:
         known = ", ".join(SnapshotTrigger)
         raise InvalidRequest(f"{value!r} is not a trigger; there are {known}") from None
-
-
-def wanted(trigger: SnapshotTrigger | str, enabled: Collection[SnapshotTrigger]) -> bool:
-    """Tell whether a snapshot with this trigger is to be taken.
-
-    Raises:
-        InvalidRequest: ``trigger`` is no trigger.
-    """
-    return parse_trigger(trigger) in enabled
 
 
 def interval_wait(last: float, now: float, every: float) -> float:

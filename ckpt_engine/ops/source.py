@@ -173,9 +173,9 @@ class Source:
             ThreadNotFound: There is none of this name.
             Erased: It was erased.
         """
-        row = self._caches.threads.get(name) if self._tx is None else self.tx.thread(name)
-        if row is None:
-            row = self.tx.thread(name)
+        if self._tx is None and (row := self._caches.threads.get(name)) is not None:
+            return row
+        row = self.tx.thread(name)
         if row is None:
             check_unerased(self.tx, thread_key(name), f"thread {name!r}")
             raise ThreadNotFound(f"there is no thread {name!r}")
@@ -372,7 +372,7 @@ class Source:
     def remember_state(self, state: LoadedState) -> None:
         """Keep a state for those that come after it."""
         if state.pk is not None and self._keep:
-            size = 200 + sum(len(v) + 60 for v in state.values.values())
+            size = 200 + 60 * len(state.values) + sum(map(len, state.values.values()))
             self._caches.states.put(state.pk, state, size)
 
     def _load_state(self, pk: int) -> LoadedState:

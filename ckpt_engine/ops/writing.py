@@ -19,7 +19,7 @@ from ..model import (
     new_stored_id,
 )
 from ..store import CheckpointRow, Expect, Tx
-from ..triggers import parse_trigger, wanted
+from ..triggers import parse_trigger
 from . import prepare
 from .contents import content_after, content_of, copied
 from .drafting import Drafting, checked_tags, metadata_of
@@ -97,7 +97,8 @@ class Writing(Drafting):
             latest = await engine.get_latest("chat")
             assert (latest.step, latest.message_count, latest.tags) == (1, 2, ("greeted",))
         """
-        if not wanted(trigger, self.config.triggers):
+        trigger = parse_trigger(trigger)
+        if trigger not in self.config.triggers:
             _log.info("no snapshot of %s: trigger %s is not enabled", thread_id, trigger)
             return None
         if messages is not None and append is not None:
@@ -120,7 +121,7 @@ class Writing(Drafting):
             if not isinstance(expected_head, Unset):
                 _check_head(source, draft, expected_head)
             draft.id, draft.tags, draft.node = stored_id, named, node
-            draft.trigger = parse_trigger(trigger)
+            draft.trigger = trigger
             return draft
 
         await self._commit(thread_id, build)

@@ -67,10 +67,10 @@ class SqliteTx(SqlTx):
         return self._db.execute(sql, values).rowcount
 
     def _insert_many(self, table: type[Any], rows: list[Any]) -> None:
-        self._db.executemany(_insert_sql(cast("Any", table)), rows)
+        self._db.executemany(_INSERT[table], rows)
 
     def _update_hot(self, rows: list[ThreadRow]) -> None:
-        self._db.executemany(update_sql(ThreadRow, HOT, "?"), map(hot_values, rows))
+        self._db.executemany(_UPDATE_HOT, map(hot_values, rows))
 
     def _most(self, values: Sequence[Any]) -> int:
         return 10_000 if values and isinstance(values[0], int) else _PLACES
@@ -182,10 +182,13 @@ def _top_sql(table: type[Any]) -> str:
     return f'SELECT coalesce(max("{TABLES[table].key[0]}"), 0) FROM {table_name(table)}'  # noqa: S608
 
 
-@lru_cache
 def _insert_sql(table: type[Any]) -> str:
     places = ", ".join("?" * len(table._fields))
     return f"INSERT INTO {table_name(table)} ({columns_of(table)}) VALUES ({places})"  # noqa: S608
+
+
+_INSERT = {table: _insert_sql(table) for table in TABLES}
+_UPDATE_HOT = update_sql(ThreadRow, HOT, "?")
 
 
 def begin_immediate(connection: sqlite3.Connection, timeout: float) -> None:

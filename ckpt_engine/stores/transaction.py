@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, cast, get_type_hints
 
 from ..store import (
+    SEALED,
     TABLES,
     Above,
     CheckpointRow,
@@ -168,7 +169,7 @@ class SqlTx(Tx):
             waiting = self._inserts.get(table)
             if waiting is None:
                 waiting = self._inserts[table] = []
-            waiting.append(sealed(row))
+            waiting.append(sealed(row) if table in SEALED else row)
             if isinstance(row, CheckpointRow):
                 self._ids[row.id] = row
             elif isinstance(row, ThreadRow):
