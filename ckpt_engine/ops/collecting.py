@@ -14,7 +14,7 @@ from ..config import SnapshotConfig
 from ..errors import CheckpointError, InvalidRequest, Retryable
 from ..model import id_from_bytes, ids_from_bytes
 from ..reports import CollectReport
-from ..retention import KEEP_ALL, Candidates, OnDemand, RetentionPolicy
+from ..retention import Candidates, KeepAll, OnDemand, RetentionPolicy
 from ..retention_plan import KeepReason, plan_retention
 from ..store import HeadMoveRow, In, Pin, RunRow, Store, TagRow, ThreadRow, Tx
 from .dropping import drop_checkpoints, drop_content
@@ -164,7 +164,7 @@ class Collecting(Upkeep):
 
     def _committed(self, placed: Placed) -> None:
         super()._committed(placed)
-        if self.config.retention == KEEP_ALL:
+        if isinstance(self.config.retention, KeepAll):
             return
         session = placed.thread.session
         self._since[session] = self._since.get(session, 0) + 1

@@ -310,13 +310,10 @@ def _advanced(draft: Draft, thread: ThreadRow, row: CheckpointRow, *, left: bool
         tip = row.cid
     newest = draft.kind != "step" or thread.head is None or row.step > thread.step
     ahead = newest and not left
-    return thread._replace(
-        head=row.cid if ahead else thread.head,
-        step=row.step if ahead else thread.step,
-        open_tip=tip,
-        n_cp=thread.n_cp + 1,
-        n_tag=thread.n_tag + len(draft.tags),
-    )
+    head, step = (row.cid, row.step) if ahead else (thread.head, thread.step)
+    n_cp, n_tag = thread.n_cp + 1, thread.n_tag + len(draft.tags)
+    # by place, since every commit passes here: a replacement by name takes three times as long
+    return ThreadRow._make((*thread[:5], head, tip, step, *thread[8:13], n_cp, n_tag, *thread[15:]))
 
 
 def _same(one: CheckpointRow | None, other: CheckpointRow | None) -> bool:

@@ -96,6 +96,17 @@ class Caches:
         self.names: Lru[int, Names] = Lru(20_000)
         self.threads: Lru[str, ThreadRow] = Lru(20_000)
 
+    def remember(self, row: CheckpointRow) -> None:
+        """Keep a checkpoint's row for those that come after it."""
+        self.checkpoints.put(row.id, row)
+        self.cids.put(row.cid, row)
+
+    def remember_state(self, state: LoadedState) -> None:
+        """Keep a state for those that come after it, if it has a row."""
+        if state.pk is not None:
+            size = 200 + 60 * len(state.values) + sum(map(len, state.values.values()))
+            self.states.put(state.pk, state, size)
+
     def clear(self) -> None:
         """Forget everything."""
         for cache in vars(self).values():
@@ -247,8 +258,7 @@ class Source:
     def remember(self, row: CheckpointRow) -> None:
         """Keep a checkpoint's row for those that come after it."""
         if self._keep:
-            self._caches.checkpoints.put(row.id, row)
-            self._caches.cids.put(row.cid, row)
+            self._caches.remember(row)
 
     def parents(self, row: CheckpointRow) -> list[CheckpointRow]:
         """Return the parents that still exist, the first one first."""
@@ -366,14 +376,9 @@ class Source:
         found = self._caches.states.get(pk)
         if found is None:
             found = self._load_state(pk)
-            self.remember_state(found)
+            if self._keep:
+                self._caches.remember_state(found)
         return found
-
-    def remember_state(self, state: LoadedState) -> None:
-        """Keep a state for those that come after it."""
-        if state.pk is not None and self._keep:
-            size = 200 + 60 * len(state.values) + sum(map(len, state.values.values()))
-            self._caches.states.put(state.pk, state, size)
 
     def _load_state(self, pk: int) -> LoadedState:
         rows: list[StateRow] = []

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 
 from ..config import SnapshotConfig
@@ -23,9 +23,18 @@ __all__ = ["Upkeep"]
 _log = logging.getLogger("ckpt_engine")
 _AT_CLOSING = 0.5  # seconds that closing may spend on packing
 _ENOUGH = 32  # loose rows of a lineage that are packed when there is time
-_AT_LAST = 128  # that are packed however busy the agents are
+_AT_LAST = 128  # that are packed however busy the agents are; a whole block in a long lineage
 _LULL = 0.1  # seconds without a commit after which there is time to pack
 _LOOK = 0.5  # seconds between looking for such a lull
+
+
+@dataclass(slots=True)
+class _Loose:
+    """Rows written to a lineage since it was packed: when, and how many there may be."""
+
+    rows: int = 0
+    newest: float = 0.0
+    most: int = _AT_LAST
 
 
 class Upkeep(EngineBase):
@@ -33,8 +42,7 @@ class Upkeep(EngineBase):
 
     def __init__(self, store: Store, config: SnapshotConfig) -> None:
         super().__init__(store, config)
-        self._loose: Counter[int] = Counter()  # lineage -> rows written since it was packed
-        self._touched: dict[int, float] = {}
+        self._loose: dict[int, _Loose] = {}  # by lineage
         self._packed: Lru[int, int] = Lru(10_000)  # lineage -> key up to which its rows are packed
         self._newest = 0.0
         self._freed = False  # there may be pages to give back
@@ -49,13 +57,19 @@ class Upkeep(EngineBase):
             return
         lineage = placed.row.lineage
         if placed.batches:
-            if self._packed.get(lineage) is None:
-                self._packed.put(lineage, placed.batches[0] - 1)
-            self._loose[lineage] += len(placed.batches)
-            self._touched[lineage] = self._newest
-        if self._loose[lineage] >= _AT_LAST:
-            self._work.set()
-        self._begin_upkeep()
+            loose = self._loose.get(lineage)
+            if loose is None:
+                loose = self._loose[lineage] = _Loose()
+                if self._packed.get(lineage) is None:
+                    self._packed.put(lineage, placed.batches[0] - 1)
+            loose.rows += len(placed.batches)
+            loose.newest = self._newest
+            # a quarter of a lineage, so that they are never most of what it takes
+            loose.most = min(sealing.BLOCK_ITEMS, max(_AT_LAST, placed.row.length // 4))
+            if loose.rows >= loose.most:
+                self._work.set()
+        if self._task is None:
+            self._begin_upkeep()
 
     def _begin_upkeep(self) -> None:
         """See to it that the background work runs."""
@@ -79,11 +93,11 @@ class Upkeep(EngineBase):
 
     async def _tidy(self) -> None:
         """Pack the lineages that have grown enough or were idle; few while agents are busy."""
-        for lineage, count in list(self._loose.items()):
+        for lineage, loose in list(self._loose.items()):
             now = time.monotonic()
-            enough = _ENOUGH if now - self._newest > _LULL else _AT_LAST
-            quiet = self._touched[lineage] < now - self.config.idle_seal_seconds
-            if self._closed or not (quiet or count >= enough):
+            enough = _ENOUGH if now - self._newest > _LULL else loose.most
+            quiet = loose.newest < now - self.config.idle_seal_seconds
+            if self._closed or not (quiet or loose.rows >= enough):
                 continue
             self._gone += await self._seal(lineage)
             self._freed = True
@@ -94,7 +108,6 @@ class Upkeep(EngineBase):
     async def _seal(self, lineage: int, *, whole: bool = False) -> int:
         """Pack one lineage; return how many rows became fewer."""
         self._loose.pop(lineage, None)
-        self._touched.pop(lineage, None)
         after = 0 if whole else self._packed.get(lineage) or 0
         gone = 0
         while True:

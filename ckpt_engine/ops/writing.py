@@ -263,10 +263,9 @@ class Writing(Drafting):
     def _remember(self, draft: Draft, placed: Placed) -> None:
         if draft.kind == "step" and (content := content_after(self._caches, draft, placed)):
             self._caches.contents.put(placed.row.id, content, content.size)
-        source = Source(self._caches)
-        source.remember(placed.row)
+        self._caches.remember(placed.row)
         if draft.state_row is not None:
-            source.remember_state(placed.state)
+            self._caches.remember_state(placed.state)
         self._caches.threads.put(placed.thread.name, placed.thread)
         self._committed(placed)
 

@@ -9,7 +9,7 @@ import pytest
 from ckpt_engine.config import SnapshotConfig
 from ckpt_engine.errors import InvalidRequest
 from ckpt_engine.model import SnapshotTrigger
-from ckpt_engine.triggers import interval_wait, wanted
+from ckpt_engine.triggers import interval_wait, parse_trigger
 
 ENABLED = SnapshotConfig().triggers
 
@@ -28,6 +28,7 @@ def test_triggers_are_known_by_name_in_any_spelling() -> None:
         SnapshotTrigger.LLM_CALL,
         SnapshotTrigger.MANUAL,
     }
+    assert parse_trigger("LLM-CALL") is SnapshotTrigger.LLM_CALL
 
 
 @pytest.mark.parametrize("bad", ["often", "", 3, None])
@@ -35,14 +36,7 @@ def test_an_unknown_trigger_is_refused_with_the_known_ones(bad: object) -> None:
     with pytest.raises(InvalidRequest, match="task_boundary"):
         SnapshotConfig(triggers=[bad])  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="task_boundary"):
-        wanted(bad, ENABLED)  # type: ignore[arg-type]
-
-
-def test_only_enabled_triggers_are_wanted() -> None:
-    assert wanted("tool_call", ENABLED)
-    assert wanted("LLM-CALL", ENABLED)
-    assert not wanted(SnapshotTrigger.INTERVAL, ENABLED)
-    assert not wanted(SnapshotTrigger.MANUAL, frozenset())
+        parse_trigger(bad)  # type: ignore[arg-type]
 
 
 def test_the_wait_for_an_interval_counts_from_the_newest_snapshot() -> None:
