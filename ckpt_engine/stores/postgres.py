@@ -30,7 +30,16 @@ from ..errors import (
     Unstorable,
 )
 from ..store import Batch, BlobRef, CheckpointRow, Cond, Expect, In, R, Row, ThreadRow
-from .transaction import HOT, SqlTx, columns_of, hot_values, kinds_of, select_sql, table_name
+from .transaction import (
+    HOT,
+    SqlTx,
+    columns_of,
+    hot_values,
+    kinds_of,
+    select_sql,
+    table_name,
+    update_sql,
+)
 
 __all__ = ["KEYS", "PostgresTx", "adapt", "translated"]
 
@@ -125,6 +134,7 @@ class PostgresTx(SqlTx):
         self._own: set[str] = set()
         self._blocks: list[int] = []
         self._keys: Iterator[int] = iter(())
+        self._last: list[tuple[str, Sequence[Any]]] | None = None
         self.number = ""
 
     def begin(self, lock: int, expects: Sequence[Expect | None], *, alone: bool) -> None:
@@ -172,9 +182,13 @@ class PostgresTx(SqlTx):
             raise _AloneError
 
     def commit(self) -> None:
-        """Send what is buffered, and commit."""
+        """Send what is buffered, as one statement, and commit."""
         with self._db.pipeline():
+            self._last = []
             self.flush()
+            if self._last:
+                parts, values = zip(*self._last, strict=True)
+                self._db.execute(_together(parts), tuple(chain.from_iterable(values)))
             self._db.execute("COMMIT")
 
     def end(self) -> None:
@@ -195,13 +209,26 @@ class PostgresTx(SqlTx):
         return self._db.execute(sql, values).rowcount
 
     def _insert_many(self, table: type[Any], rows: list[Any]) -> None:
+        if len(rows) == 1:
+            self._send(_insert_one_sql(cast("Any", table)), rows[0])
+            return
         sql, kinds = _insert_sql(cast("Any", table))
         columns = zip(*rows, strict=True)
-        self._db.execute(sql, [kind(column) for kind, column in zip(kinds, columns, strict=True)])
+        self._send(sql, [kind(column) for kind, column in zip(kinds, columns, strict=True)])
 
     def _update_hot(self, rows: list[ThreadRow]) -> None:
+        if len(rows) == 1:
+            self._send(_UPDATE_HOT_ONE, hot_values(rows[0]))
+            return
         columns = zip(*map(hot_values, rows), strict=True)
-        self._db.execute(_UPDATE_HOT, [_Ints(column) for column in columns])
+        self._send(_UPDATE_HOT, [_Ints(column) for column in columns])
+
+    def _send(self, sql: str, values: Sequence[Any]) -> None:
+        """Run a statement whose answer nobody needs; with the others that are the last to go."""
+        if self._last is None:
+            self._db.execute(sql, values)
+        else:
+            self._last.append((sql, values))
 
     def _most(self, values: Sequence[Any]) -> int:
         return 10_000
@@ -244,6 +271,7 @@ _UPDATE_HOT = (
     + ", ".join(f'"{c}"' for c in (*HOT, "pk"))
     + ') WHERE t."pk" = u."pk"'
 )
+_UPDATE_HOT_ONE = update_sql(ThreadRow, HOT, "%s")
 
 
 @lru_cache
@@ -253,6 +281,21 @@ def _insert_sql(table: type[Any]) -> tuple[str, list[type[list[Any]]]]:
     places = ", ".join("%s" for _ in kinds)
     columns = columns_of(table)
     return f"INSERT INTO {table_name(table)} ({columns}) SELECT * FROM unnest({places})", kinds  # noqa: S608
+
+
+@lru_cache
+def _insert_one_sql(table: type[Any]) -> str:
+    """Return the statement that adds one row of a table."""
+    places = ", ".join("%s" for _ in table._fields)
+    return f"INSERT INTO {table_name(table)} ({columns_of(table)}) VALUES ({places})"  # noqa: S608
+
+
+@lru_cache
+def _together(statements: tuple[str, ...]) -> str:
+    """Return one statement that does what several do, none of which sees another's rows."""
+    *first, last = statements
+    named = ", ".join(f"w{number} AS ({text})" for number, text in enumerate(first))
+    return f"WITH {named} {last}" if first else last
 
 
 @contextmanager
