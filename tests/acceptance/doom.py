@@ -77,7 +77,7 @@ def at_point(point: str, node: int) -> None:
 
 
 def _at_statement(sql: str) -> None:
-    if _armed and DOOM.point == "in-transaction" and sql.startswith('INSERT INTO "checkpoint"'):
+    if _armed and DOOM.point == "in-transaction" and 'INSERT INTO "checkpoint"' in sql:
         at_point("in-transaction", DOOM.node)
     if _armed and DOOM.point == "at-commit" and sql == "COMMIT":
         at_point("at-commit", DOOM.node)
