@@ -23,18 +23,17 @@ __all__ = ["Upkeep"]
 _log = logging.getLogger("ckpt_engine")
 _AT_CLOSING = 0.5  # seconds that closing may spend on packing
 _ENOUGH = 32  # loose rows of a lineage that are packed when there is time
-_AT_LAST = 128  # that are packed however busy the agents are; a whole block in a long lineage
+_AT_LAST = 128  # that are packed however busy the agents are
 _LULL = 0.1  # seconds without a commit after which there is time to pack
 _LOOK = 0.5  # seconds between looking for such a lull
 
 
 @dataclass(slots=True)
 class _Loose:
-    """Rows written to a lineage since it was packed: when, and how many there may be."""
+    """Rows written to a lineage since it was packed, and when the last one was."""
 
     rows: int = 0
     newest: float = 0.0
-    most: int = _AT_LAST
 
 
 class Upkeep(EngineBase):
@@ -64,9 +63,7 @@ class Upkeep(EngineBase):
                     self._packed.put(lineage, placed.batches[0] - 1)
             loose.rows += len(placed.batches)
             loose.newest = self._newest
-            # a quarter of a lineage, so that they are never most of what it takes
-            loose.most = min(sealing.BLOCK_ITEMS, max(_AT_LAST, placed.row.length // 4))
-            if loose.rows >= loose.most:
+            if loose.rows >= _AT_LAST:
                 self._work.set()
         if self._task is None:
             self._begin_upkeep()
@@ -95,7 +92,7 @@ class Upkeep(EngineBase):
         """Pack the lineages that have grown enough or were idle; few while agents are busy."""
         for lineage, loose in list(self._loose.items()):
             now = time.monotonic()
-            enough = _ENOUGH if now - self._newest > _LULL else loose.most
+            enough = _ENOUGH if now - self._newest > _LULL else _AT_LAST
             quiet = loose.newest < now - self.config.idle_seal_seconds
             if self._closed or not (quiet or loose.rows >= enough):
                 continue
