@@ -29,12 +29,13 @@ from ..errors import (
     StoreUnavailable,
     Unstorable,
 )
-from ..store import Batch, BlobRef, CheckpointRow, Cond, Expect, In, R, Row, ThreadRow
+from ..store import TABLES, Batch, BlobRef, CheckpointRow, Cond, Expect, In, R, Row, ThreadRow
 from .transaction import (
     HOT,
     SqlTx,
     columns_of,
     hot_values,
+    insert_sql,
     kinds_of,
     select_sql,
     table_name,
@@ -210,7 +211,7 @@ class PostgresTx(SqlTx):
 
     def _insert_many(self, table: type[Any], rows: list[Any]) -> None:
         if len(rows) == 1:
-            self._send(_insert_one_sql(cast("Any", table)), rows[0])
+            self._send(_INSERT_ONE[table], rows[0])
             return
         sql, kinds = _insert_sql(cast("Any", table))
         columns = zip(*rows, strict=True)
@@ -271,6 +272,7 @@ _UPDATE_HOT = (
     + ", ".join(f'"{c}"' for c in (*HOT, "pk"))
     + ') WHERE t."pk" = u."pk"'
 )
+_INSERT_ONE = {table: insert_sql(table, "%s") for table in TABLES}
 _UPDATE_HOT_ONE = update_sql(ThreadRow, HOT, "%s")
 
 
@@ -281,13 +283,6 @@ def _insert_sql(table: type[Any]) -> tuple[str, list[type[list[Any]]]]:
     places = ", ".join("%s" for _ in kinds)
     columns = columns_of(table)
     return f"INSERT INTO {table_name(table)} ({columns}) SELECT * FROM unnest({places})", kinds  # noqa: S608
-
-
-@lru_cache
-def _insert_one_sql(table: type[Any]) -> str:
-    """Return the statement that adds one row of a table."""
-    places = ", ".join("%s" for _ in table._fields)
-    return f"INSERT INTO {table_name(table)} ({columns_of(table)}) VALUES ({places})"  # noqa: S608
 
 
 @lru_cache

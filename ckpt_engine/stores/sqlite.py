@@ -14,7 +14,7 @@ import msgspec
 from ..errors import CheckpointError, Conflict, Corrupted, StoreBusy, StoreUnavailable
 from ..store import TABLES, CheckpointRow, Cond, Meta, R, ThreadRow, sealed
 from .schema import FLOORS, floor_key
-from .transaction import HOT, SqlTx, columns_of, hot_values, kinds_of, table_name, update_sql
+from .transaction import HOT, SqlTx, hot_values, insert_sql, kinds_of, table_name, update_sql
 
 __all__ = ["Memory", "SqliteTx", "begin_immediate", "translated", "when_free"]
 
@@ -182,12 +182,7 @@ def _top_sql(table: type[Any]) -> str:
     return f'SELECT coalesce(max("{TABLES[table].key[0]}"), 0) FROM {table_name(table)}'  # noqa: S608
 
 
-def _insert_sql(table: type[Any]) -> str:
-    places = ", ".join("?" * len(table._fields))
-    return f"INSERT INTO {table_name(table)} ({columns_of(table)}) VALUES ({places})"  # noqa: S608
-
-
-_INSERT = {table: _insert_sql(table) for table in TABLES}
+_INSERT = {table: insert_sql(table, "?") for table in TABLES}
 _UPDATE_HOT = update_sql(ThreadRow, HOT, "?")
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "SqlTx",
     "columns_of",
     "hot_values",
+    "insert_sql",
     "kinds_of",
     "select_sql",
     "table_name",
@@ -309,6 +310,12 @@ def select_sql(table: type[Any], where: str, order: str, limit: str) -> str:
     down = " DESC" if order.startswith("-") else ""
     text = f"SELECT {columns_of(table)} FROM {table_name(table)}{where} ORDER BY {by}{down}"  # noqa: S608
     return f"{text} LIMIT {limit}" if limit else text
+
+
+def insert_sql(table: type[Any], mark: str) -> str:
+    """Return the statement that adds one row of a table."""
+    places = ", ".join(mark for _ in table._fields)
+    return f"INSERT INTO {table_name(table)} ({columns_of(table)}) VALUES ({places})"  # noqa: S608
 
 
 @lru_cache

@@ -94,8 +94,11 @@ class CrewOfOthers(Crew):
         if name != "b":
             return await super()._member(crew, name)
         done = await working(crew, "b0")
-        await speaking(crew, "b1")
+        await self._second(crew)
         return await working(crew, "b2", done)
+
+    async def _second(self, crew: str) -> None:
+        await speaking(crew, "b1")
 
 
 @workflow.defn(name="Crew")
@@ -106,12 +109,8 @@ class CrewWithALocalStep(CrewOfOthers):
     async def run(self, crew: str, members: list[str]) -> list[str]:
         return await super().run(crew, members)
 
-    async def _member(self, crew: str, name: str) -> str:
-        if name != "b":
-            return await super()._member(crew, name)
-        done = await working(crew, "b0")
+    async def _second(self, crew: str) -> None:
         await workflow.execute_local_activity(speak, args=[crew, "b1"], **OPTIONS)
-        return await working(crew, "b2", done)
 
 
 @workflow.defn(name="Crew")
