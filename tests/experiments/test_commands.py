@@ -136,14 +136,14 @@ def test_what_is_wrong_is_said_with_its_place(ckpt: Ckpt) -> None:
     [
         ({"checkpoint": "0" * 32}, "there is no checkpoint 0000"),
         ({"session": "nobody", "back": 0}, "there is no session 'nobody'"),
-        ({"session": "tables", "step": 400}, "thread 'main' has steps 0 to"),
+        ({"session": "tables", "thread": "main", "step": 400}, "thread 'main' has steps 0 to"),
         ({"session": "tables", "tag": "none"}, "session 'tables' has the tag 'none'"),
     ],
 )
 def test_an_experiment_from_what_is_not_there_is_not_started(
     ckpt: Ckpt, tmp_path: Path, start: dict[str, Any], reason: str
 ) -> None:
-    name = f"unknown-{'-'.join(start)}"
+    name = f"unknown-{list(start)[-1]}"
     unknown = written(ckpt, name, **{"from": start})
     assert reason in ckpt("experiment", "run", unknown, code=3)
     assert f"no experiment '{name}'" in ckpt("experiment", "status", name, code=3)
