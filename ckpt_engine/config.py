@@ -28,6 +28,8 @@ class SnapshotConfig:
         synchronous: ``full`` survives a power cut, ``normal`` may lose the newest commits.
         busy_timeout: Seconds to wait for another process before ``StoreBusy``.
         group_size: Most checkpoints in one transaction.
+        in_place: SQLite: one agent alone that writes step after step to a quick disk does so on the
+            event loop's own thread, about a fifth faster; else every commit is on another thread.
         connections: PostgreSQL: how many connections read, besides the one that writes.
         cache_mb: Memory for what was read and written last, in megabytes.
         idle_seal_seconds: A thread's rows are packed after it was idle for so long; 0 for never.
@@ -53,6 +55,7 @@ class SnapshotConfig:
     synchronous: Literal["full", "normal"] = "full"
     busy_timeout: float = 5.0
     group_size: int = 256
+    in_place: bool = True
     connections: int = 4
     cache_mb: float = 64.0
     idle_seal_seconds: float = 5.0

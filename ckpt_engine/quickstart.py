@@ -93,7 +93,7 @@ async def open_store(url: str, config: SnapshotConfig) -> Store:
         return await postgres_store().open(url, readers=config.connections, **options)
     from .stores.sql import SqlStore
 
-    return await SqlStore.open(_path_of(url), **options)
+    return await SqlStore.open(_path_of(url), in_place=config.in_place, **options)
 
 
 async def database_version(url: str, *, upgrade: bool = False) -> str | None:

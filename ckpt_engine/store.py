@@ -411,10 +411,13 @@ class Expect(NamedTuple):
     but rows that it packs: a backend may let such writes to different threads run side by side,
     and each of their statements see what was committed before it. Any other write is alone in the
     store.
+
+    ``size``: bytes of content that it adds, where it does nothing else that takes long.
     """
 
     threads: tuple[str, ...] = ()
     ids: tuple[bytes, ...] = ()
+    size: int | None = None
 
 
 class Store(ABC):

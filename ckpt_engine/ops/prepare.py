@@ -130,6 +130,20 @@ class Draft:
     first: bool = True
     late: bool = False
 
+    @property
+    def size(self) -> int | None:
+        """Bytes that it adds, mostly before compression; ``None`` where it does more than that."""
+        if len(self.parents) > 1:
+            return None
+        size = sum(map(len, self.blobs.values())) + len(self.result or b"")
+        if self.state_row is not None:
+            size += len(self.state_row[1]) + sum(map(len, self.state_blobs.values()))
+        for log in self.logs.values():
+            if log.keep < log.base:
+                return None
+            size += sum(map(len, log.items)) + sum(map(len, log.blobs.values()))
+        return size
+
 
 def log_lengths(row: CheckpointRow | None) -> dict[str, tuple[int, bytes, int]]:
     """Return log -> (length, chain, own) of a checkpoint."""

@@ -241,9 +241,9 @@ class Writing(Drafting):
     ) -> Placed | CheckpointRow:
         """Prepare and place a draft, anew where another write was first."""
         late = False
-        expect = Expect((thread,), ids)
         for _ in range(_ATTEMPTS):
             draft = await self._look_up(partial(build, late))
+            expect = Expect((thread,), ids, draft.size)
             try:
                 found = await self._store.write(partial(_place_or_find, draft=draft), expect)
             except StaleError as stale:

@@ -2,7 +2,8 @@
 
 Writes of all tasks go through one queue. Whoever is in it when the connection becomes free shares
 one transaction, run as one function on the connection's own thread: a statement at a time, each
-would cost a hop between threads.
+would cost a hop between threads. What one task writes alone may be committed without any
+(:mod:`.in_place`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..errors import CheckpointError, EngineClosed, StoreBusy, StoreUnavailable
 from ..store import Expect, Store, Tx
 from .crowd import Crowd
+from .in_place import InPlace
 from .transaction import SqlTx
 from .worker import Worker, tell
 
@@ -41,8 +43,9 @@ class Write:
 class GroupedStore(Store):
     """Gathers writes, and runs them on a thread of its own; a backend says how they commit."""
 
-    def __init__(self, group: int) -> None:
+    def __init__(self, group: int, *, in_place: bool = False) -> None:
         self._group = group
+        self._in_place = InPlace() if in_place else None
         self._queue: deque[Write] = deque()
         self._crowd = Crowd(time.monotonic(), time.process_time())
         self._writing = Worker("ckpt-write")
@@ -63,6 +66,17 @@ class GroupedStore(Store):
             Exception: One of the writes failed, and the transaction with it.
         """
 
+    def _commit_at_once(self, write: Write) -> None:
+        """Do as :meth:`_commit_together`, but wait for no other process.
+
+        Raises:
+            Exception: Nothing was committed.
+        """
+        raise NotImplementedError
+
+    def _write_back(self) -> None:
+        """Make the log short, between two commits; does not raise."""
+
     @abstractmethod
     async def _disconnect(self) -> None:
         """Close every connection."""
@@ -75,7 +89,13 @@ class GroupedStore(Store):
         self._check_open()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        self._queue.append(Write(work, expect, done))
+        write = Write(work, expect, done)
+        if self._committed_in_place(write):
+            await asyncio.sleep(0)  # other tasks have their turn
+            if write.error is not None:
+                raise write.error
+            return cast("T", write.answer)
+        self._queue.append(write)
         if len(self._queue) > 1:
             pass  # the thread has not yet seen the one before
         elif self._alone:
@@ -83,6 +103,26 @@ class GroupedStore(Store):
         else:
             loop.call_soon(self._wake)  # after those who are ready to write as well
         return await done
+
+    def _committed_in_place(self, write: Write) -> bool:
+        """Commit a write on the loop's own thread, where that is best and nothing in the way."""
+        in_place, begun = self._in_place, time.monotonic()
+        if in_place is None or self._queue or not in_place.fits(write.expect, begun):
+            return False
+        if not self._writing.take_turn():
+            return False
+        try:
+            self._commit_at_once(write)
+        except Exception:  # noqa: BLE001  (on its thread it is waited for, or said what it was)
+            in_place.failed()
+            return False
+        finally:
+            self._writing.end_turn()
+        self._observe([write])
+        now = time.monotonic()
+        if in_place.made(write.expect, now - begun, now):
+            self._writing.call(self._write_back)
+        return True
 
     def _wake(self) -> None:
         self._writing.call(self._commit_queued)
@@ -98,6 +138,7 @@ class GroupedStore(Store):
             if not group:
                 continue
             self._alone = len(group) == 1
+            begun = time.monotonic()
             try:
                 self._commit_group(group)
             except BaseException as err:  # noqa: BLE001  (whatever it is, it goes to the callers)
@@ -105,12 +146,14 @@ class GroupedStore(Store):
                     write.error = write.error or err
             tell(group[0].done.get_loop(), partial(self._deliver, group))
             threads = (name for write in group if write.expect for name in write.expect.threads)
-            self._crowd.note(threads, len(group), time.monotonic(), time.process_time())
+            now = time.monotonic()
+            self._crowd.note(threads, len(group), now, time.process_time())
+            if self._in_place is not None:
+                self._in_place.note([write.expect for write in group], now - begun, now)
 
     def _deliver(self, group: list[Write]) -> None:
         """Tell the callers; on their loop."""
-        if self.observer is not None and (done := sum(w.error is None for w in group)):
-            self.observer.committed(done)
+        self._observe(group)
         for write in group:
             if write.done.done():
                 continue
@@ -118,6 +161,10 @@ class GroupedStore(Store):
                 write.done.set_exception(write.error)
             else:
                 write.done.set_result(write.answer)
+
+    def _observe(self, group: list[Write]) -> None:
+        if self.observer is not None and (done := sum(w.error is None for w in group)):
+            self.observer.committed(done)
 
     def _commit_group(self, group: list[Write]) -> None:
         """Commit the group in one transaction; each by itself where that fails because of one."""

@@ -1,7 +1,8 @@
 """The store in a SQLite file: SQLAlchemy opens the connections, two of them.
 
 One is the grouped writer's, the other one reads. Each is used on a thread of its own, to which a
-whole transaction goes as one function: a statement at a time, each would cost a hop.
+whole transaction goes as one function: a statement at a time, each would cost a hop. Only what
+:mod:`.in_place` says is committed on the caller's.
 """
 
 from __future__ import annotations
@@ -43,9 +44,15 @@ class SqlStore(GroupedStore):
     """Checkpoints in a SQLite file; several processes may use it at once."""
 
     def __init__(
-        self, path: str, *, synchronous: str = "full", busy_timeout: float = 5.0, group: int = 256
+        self,
+        path: str,
+        *,
+        synchronous: str = "full",
+        busy_timeout: float = 5.0,
+        group: int = 256,
+        in_place: bool = True,
     ) -> None:
-        super().__init__(group)
+        super().__init__(group, in_place=in_place)
         self.url = f"sqlite:///{path}"
         self._path = path
         self._synchronous = synchronous
@@ -148,9 +155,15 @@ class SqlStore(GroupedStore):
             self._reader.execute("ROLLBACK")
 
     def _commit_together(self, group: list[Write], *, alone: bool) -> None:
+        self._commit(group, self._timeout)
+
+    def _commit_at_once(self, write: Write) -> None:
+        self._commit([write], 0.0)
+
+    def _commit(self, group: list[Write], timeout: float) -> None:
         db = self._writer
         with translated(self._path):
-            begin_immediate(db, self._timeout)
+            begin_immediate(db, timeout)
             try:
                 tx = SqliteTx(db, self._memory)
                 tx.prefetch([write.expect for write in group])
@@ -173,13 +186,15 @@ class SqlStore(GroupedStore):
                 while await self._writing.run(partial(_free_some, self._writer)):
                     pass
 
+    def _write_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            _write_back(self._writer)
+
     async def write_back(self) -> None:
         self._check_open()
         with translated(self._path):
             # its file stays: a log that must grow again makes each commit wait for the file system
-            await self._writing.run(
-                lambda: self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            )
+            await self._writing.run(partial(_write_back, self._writer))
 
     async def size(self) -> int:
         self._check_open()
@@ -211,6 +226,10 @@ def _free_some(db: sqlite3.Connection) -> bool:
     db.executescript("PRAGMA incremental_vacuum(256)")
     # none goes where the file was made without auto_vacuum, as by restoring a dump
     return bool(db.execute("PRAGMA freelist_count").fetchone()[0] < before)
+
+
+def _write_back(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def _empty_log(db: sqlite3.Connection) -> bool:
