@@ -29,7 +29,7 @@ class SnapshotConfig:
         busy_timeout: Seconds to wait for another process before ``StoreBusy``.
         group_size: Most checkpoints in one transaction.
         in_place: SQLite: one agent alone that writes step after step to a quick disk does so on the
-            event loop's own thread, about a fifth faster; else every commit is on another thread.
+            event loop's own thread, about a sixth faster; else every commit is on another thread.
         connections: PostgreSQL: how many connections read, besides the one that writes.
         cache_mb: Memory for what was read and written last, in megabytes.
         idle_seal_seconds: A thread's rows are packed after it was idle for so long; 0 for never.
