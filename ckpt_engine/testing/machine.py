@@ -191,6 +191,12 @@ class EngineMachine(RuleBasedStateMachine):
     def snapshot(self, data: st.DataObject) -> None:
         self._snapshot(self.draw_thread(data), data, None)
 
+    @rule(data=st.data(), count=st.integers(6, 9))
+    def snapshots_in_a_row(self, data: st.DataObject, count: int) -> None:
+        thread = self.draw_thread(data)
+        for _ in range(count):
+            self._snapshot(thread, data, None)
+
     @rule(data=st.data())
     def snapshot_after_an_older_one(self, data: st.DataObject) -> None:
         thread = self.draw_thread(data)
