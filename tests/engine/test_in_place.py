@@ -104,7 +104,8 @@ async def engine_at(
 ) -> AsyncIterator[tuple[CheckpointEngine, list[str]]]:
     """Open an engine, and a list to which each commit adds the name of its thread."""
     url = f"sqlite:///{folder}/in-place.db"
-    async with await create_checkpoint_engine(url, config=SnapshotConfig(**options)) as engine:
+    config = SnapshotConfig(synchronous="normal", **options)  # quick whatever the disk is
+    async with await create_checkpoint_engine(url, config=config) as engine:
         yield engine, commits_of(cast("SqlStore", engine._store))
 
 
@@ -193,7 +194,8 @@ async def test_what_is_more_than_adding_rows_goes_to_the_thread(tmp_path: Path) 
 @asynccontextmanager
 async def store_in_place(folder: Path) -> AsyncIterator[tuple[SqlStore, list[str]]]:
     """Open a store that has just committed a write in place."""
-    store = await SqlStore.open(str(folder / "in-place.db"), busy_timeout=60.0)
+    path = str(folder / "in-place.db")
+    store = await SqlStore.open(path, synchronous="normal", busy_timeout=60.0)
     commits = commits_of(store)
     names = itertools.count()
     try:
