@@ -45,6 +45,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _SHORT = 24  # bytes up to which a result is stored as it is
 
 
+_TAG = 100  # bytes that a tag takes, about
 _WORTH = 64  # bytes above which a run of old items is pointed at, rather than stored again
 
 
@@ -133,9 +134,10 @@ class Draft:
     @property
     def size(self) -> int | None:
         """Bytes that it adds, mostly before compression; ``None`` where it does more than that."""
-        if len(self.parents) > 1:
+        if len(self.parents) > 1 or self.kind == "parent":
             return None
-        size = sum(map(len, self.blobs.values())) + len(self.result or b"")
+        size = sum(map(len, self.blobs.values())) + len(self.result or b"") + len(self.meta or b"")
+        size += _TAG * len(self.tags)
         if self.state_row is not None:
             size += len(self.state_row[1]) + sum(map(len, self.state_blobs.values()))
         for log in self.logs.values():

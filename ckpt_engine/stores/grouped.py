@@ -109,15 +109,22 @@ class GroupedStore(Store):
         in_place, begun = self._in_place, time.monotonic()
         if in_place is None or self._queue or not in_place.fits(write.expect, begun):
             return False
-        if not self._writing.take_turn():
-            return False
+        # whatever a signal's handler raises, between any two lines of this: the turn ends
         try:
+            if not self._writing.take_turn():
+                return False
             self._commit_at_once(write)
-        except Exception:  # noqa: BLE001  (on its thread it is waited for, or said what it was)
+        except (
+            CheckpointError,
+            _SpoiltError,
+        ):  # on its thread it is waited for, or said what it was
             in_place.failed()
             return False
         finally:
-            self._writing.end_turn()
+            try:  # noqa: SIM105  (another signal might come in the midst of suppress)
+                self._writing.end_turn()
+            except RuntimeError:
+                pass  # it was not taken
         self._observe([write])
         now = time.monotonic()
         if in_place.made(write.expect, now - begun, now):

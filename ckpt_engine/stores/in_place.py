@@ -51,13 +51,13 @@ class InPlace:
             now: The time, in seconds.
         """
         small = list(filter(_is_small, expects))
-        if not small:
-            return
-        self._last = now
-        threads = small[0].threads
-        if len(small) > 1 or threads != self._thread or took > _QUICK:
-            self._thread, self._row = threads, 0
-        else:
+        thread = small[0].threads if small else self._thread
+        alone = len(small) < 2 and all(e is not None and e.threads == thread for e in expects)
+        if small:
+            self._last = now
+        if not alone or thread != self._thread or (small and took > _QUICK):
+            self._thread, self._row = thread, 0
+        elif small:  # else its rows were packed
             self._row += 1
 
     def made(self, expect: Expect | None, took: float, now: float) -> bool:

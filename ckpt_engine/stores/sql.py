@@ -163,8 +163,11 @@ class SqlStore(GroupedStore):
     def _commit(self, group: list[Write], timeout: float) -> None:
         db = self._writer
         with translated(self._path):
-            begin_immediate(db, timeout)
+            if db.in_transaction:  # a signal's handler raised in the midst of a commit in place
+                self._memory.clear()
+                db.execute("ROLLBACK")
             try:
+                begin_immediate(db, timeout)
                 tx = SqliteTx(db, self._memory)
                 tx.prefetch([write.expect for write in group])
                 run_group(tx, group)

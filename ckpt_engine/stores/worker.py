@@ -29,27 +29,25 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._todo: _Todo = SimpleQueue()
-        self._turn = threading.Lock()  # held while a function runs
+        self._turn = threading.RLock()  # held while a function runs
         given = (self._todo, self._turn)
         # not awaited by the interpreter before it has told `_stop`
         thread = threading.Thread(target=_serve, args=given, name=name, daemon=True)
         thread.start()
         self.stop = weakref.finalize(self, _stop, self._todo, thread)
         """End the thread after what it was given; may be called twice."""
+        self.end_turn = self._turn.release
+        """Let the thread go on; a ``RuntimeError`` where the turn is not the caller's."""
         self.call = self._todo.put
         """Run a function that does not raise, after those that were given before."""
 
     def take_turn(self) -> bool:
-        """Keep the thread from running anything until :meth:`end_turn`, if it has nothing to do.
+        """Keep the thread from running anything until ``end_turn``, if it has nothing to do.
 
         Returns:
             Whether it had nothing to do: what it works with is the caller's by then.
         """
         return self._todo.empty() and self._turn.acquire(blocking=False)
-
-    def end_turn(self) -> None:
-        """Let the thread go on."""
-        self._turn.release()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what a function returns, or raise what it raises."""
@@ -58,7 +56,7 @@ class Worker:
         return await done
 
 
-def _serve(todo: _Todo, turn: threading.Lock) -> None:
+def _serve(todo: _Todo, turn: threading.RLock) -> None:
     while (work := todo.get()) is not None:
         with turn:
             work()

@@ -16,6 +16,7 @@ import pytest
 
 from ckpt_engine import CheckpointEngine, SnapshotConfig, StoreBusy, create_checkpoint_engine
 from ckpt_engine.store import Expect, Meta, Tx
+from ckpt_engine.stores import in_place
 from ckpt_engine.stores.in_place import InPlace
 from ckpt_engine.stores.sql import SqlStore
 
@@ -25,10 +26,10 @@ HERE, THERE = threading.main_thread().name, "ckpt-write"
 
 def after(commits: int, expect: Expect = SMALL, took: float = 0.0002) -> InPlace:
     """Return what is known after some commits, one each millisecond of the first seconds."""
-    in_place = InPlace()
+    known = InPlace()
     for number in range(commits):
-        in_place.note([expect], took, number / 1000)
-    return in_place
+        known.note([expect], took, number / 1000)
+    return known
 
 
 def test_one_thread_alone_commits_in_place_after_a_few_quick_commits() -> None:
@@ -55,34 +56,45 @@ def test_a_slow_disk_is_never_waited_for_in_place() -> None:
 
 
 def test_one_slow_commit_sends_the_next_ones_to_the_thread() -> None:
-    in_place = after(100)
-    in_place.made(SMALL, 0.01, 0.11)
+    known = after(100)
+    known.made(SMALL, 0.01, 0.11)
     for number in range(4):
-        assert not in_place.fits(SMALL, 0.12)
-        in_place.note([SMALL], 0.0002, 0.12 + number / 1000)
-    assert in_place.fits(SMALL, 0.13)
+        assert not known.fits(SMALL, 0.12)
+        known.note([SMALL], 0.0002, 0.12 + number / 1000)
+    assert known.fits(SMALL, 0.13)
 
 
 def test_whatever_was_in_the_way_sends_the_next_ones_to_the_thread() -> None:
-    in_place = after(100)
-    in_place.failed()
-    assert not in_place.fits(SMALL, 0.11)
+    known = after(100)
+    known.failed()
+    assert not known.fits(SMALL, 0.11)
 
 
 def test_several_agents_share_transactions_on_the_thread() -> None:
-    in_place = after(100)
-    in_place.note([SMALL, Expect(("b",), (), 100)], 0.0002, 0.11)
-    assert not in_place.fits(SMALL, 0.12)
+    known = after(100)
+    known.note([SMALL, Expect(("b",), (), 100)], 0.0002, 0.11)
+    assert not known.fits(SMALL, 0.12)
     for number in range(100):
-        in_place.note([Expect((f"agent {number % 2}",), (), 100)], 0.0002, 0.2 + number / 1000)
-        assert not any(in_place.fits(Expect((f"agent {n}",), (), 100), 0.31) for n in range(2))
+        known.note([Expect((f"agent {number % 2}",), (), 100)], 0.0002, 0.2 + number / 1000)
+        assert not any(known.fits(Expect((f"agent {n}",), (), 100), 0.31) for n in range(2))
 
 
 def test_packing_beside_a_step_says_nothing() -> None:
-    in_place = after(100)
-    in_place.note([SMALL, Expect(("a",))], 0.0005, 0.11)
-    in_place.note([Expect(("a",))], 0.02, 0.12)
-    assert in_place.fits(SMALL, 0.13)
+    known = after(100)
+    known.note([SMALL, Expect(("a",))], 0.0005, 0.11)
+    known.note([Expect(("a",))], 0.02, 0.12)
+    assert known.fits(SMALL, 0.13)
+
+
+@pytest.mark.parametrize("other", [None, Expect(("b",)), Expect(("b",), (), 10_000_000)])
+def test_whatever_another_agent_writes_sends_the_next_ones_to_the_thread(
+    other: Expect | None,
+) -> None:
+    beside, between = after(100), after(100)
+    beside.note([SMALL, other], 0.0005, 0.11)
+    between.note([other], 0.0005, 0.11)
+    assert not beside.fits(SMALL, 0.12)
+    assert not between.fits(SMALL, 0.12)
 
 
 def test_after_a_pause_nobody_knows_how_quick_the_disk_is() -> None:
@@ -91,11 +103,18 @@ def test_after_a_pause_nobody_knows_how_quick_the_disk_is() -> None:
 
 def test_the_log_is_written_back_before_sqlite_does_it_within_a_commit() -> None:
     for size in (0, 2_000, 60_000):
-        in_place = InPlace()
+        known = InPlace()
         expect = Expect(("a",), (), size)
-        commits = next(n for n in itertools.count(1) if in_place.made(expect, 0.0002, n / 1000))
+        commits = next(n for n in itertools.count(1) if known.made(expect, 0.0002, n / 1000))
         assert 500 < commits * (8 + size / 4096) <= 1_000
-        assert not in_place.made(expect, 0.0002, 1.0), "counting begins anew"
+        assert not known.made(expect, 0.0002, 1.0), "counting begins anew"
+
+
+@pytest.fixture
+def any_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every disk count as quick: the limits are tested above."""
+    monkeypatch.setattr(in_place, "_QUICK", 60.0)
+    monkeypatch.setattr(in_place, "_PAUSE", 60.0)
 
 
 @asynccontextmanager
@@ -104,8 +123,7 @@ async def engine_at(
 ) -> AsyncIterator[tuple[CheckpointEngine, list[str]]]:
     """Open an engine, and a list to which each commit adds the name of its thread."""
     url = f"sqlite:///{folder}/in-place.db"
-    config = SnapshotConfig(synchronous="normal", **options)  # quick whatever the disk is
-    async with await create_checkpoint_engine(url, config=config) as engine:
+    async with await create_checkpoint_engine(url, config=SnapshotConfig(**options)) as engine:
         yield engine, commits_of(cast("SqlStore", engine._store))
 
 
@@ -122,13 +140,14 @@ def commits_of(store: SqlStore) -> list[str]:
 
 async def until_in_place(step: Callable[[], Any], commits: list[str]) -> int:
     """Take steps until one is committed in place; return how many."""
-    for number in itertools.count(1):
+    for number in range(1, 100):
         await step()
         if commits[-1] == HERE:
             return number
-    raise AssertionError
+    raise AssertionError("a hundred steps in a row, and none was committed in place")
 
 
+@pytest.mark.usefixtures("any_disk")
 async def test_snapshots_of_one_agent_are_committed_in_place_and_others_have_their_turn(
     tmp_path: Path,
 ) -> None:
@@ -163,6 +182,7 @@ async def test_snapshots_of_one_agent_are_committed_in_place_and_others_have_the
         assert (await engine.verify()).problems == ()
 
 
+@pytest.mark.usefixtures("any_disk")
 async def test_it_can_be_turned_off(tmp_path: Path) -> None:
     async with engine_at(tmp_path, in_place=False) as (engine, commits):
         for number in range(50):
@@ -170,6 +190,7 @@ async def test_it_can_be_turned_off(tmp_path: Path) -> None:
         assert set(commits) == {THERE}
 
 
+@pytest.mark.usefixtures("any_disk")
 async def test_what_is_more_than_adding_rows_goes_to_the_thread(tmp_path: Path) -> None:
     async with engine_at(tmp_path) as (engine, commits):
         number, large = itertools.count(), os.urandom(100_000).hex()
@@ -182,10 +203,19 @@ async def test_what_is_more_than_adding_rows_goes_to_the_thread(tmp_path: Path) 
             {"messages": ["another conversation"]},
             {"append": [1], "state": {"large": large}},
             {"append": [1], "tools_result": {"large": large}},
+            {
+                "append": [1],
+                "metadata": {"large": [large[n : n + 100] for n in range(0, 100_000, 100)]},
+            },
+            {"append": [1], "tags": [f"tag {n}" for n in range(1_000)]},
         ):
             await until_in_place(step, commits)
             await engine.snapshot("a", **change)
             assert commits[-1] == THERE, change
+        await until_in_place(step, commits)
+        older = (await engine.list_time_travel_points("a"))[0].id
+        await engine.snapshot("a", append=[0], parent_checkpoint_id=older)
+        assert commits[-1] == THERE
         await until_in_place(step, commits)
         await engine.branch((await engine.get_latest("a")).id, "other")
         assert commits[-1] == THERE
@@ -194,8 +224,7 @@ async def test_what_is_more_than_adding_rows_goes_to_the_thread(tmp_path: Path) 
 @asynccontextmanager
 async def store_in_place(folder: Path) -> AsyncIterator[tuple[SqlStore, list[str]]]:
     """Open a store that has just committed a write in place."""
-    path = str(folder / "in-place.db")
-    store = await SqlStore.open(path, synchronous="normal", busy_timeout=60.0)
+    store = await SqlStore.open(str(folder / "in-place.db"), busy_timeout=60.0)
     commits = commits_of(store)
     names = itertools.count()
     try:
@@ -212,6 +241,7 @@ def put(tx: Tx, key: str) -> str:
     return key
 
 
+@pytest.mark.usefixtures("any_disk")
 async def test_the_loop_goes_on_while_another_process_holds_the_lock(tmp_path: Path) -> None:
     async with store_in_place(tmp_path) as (store, commits):
         with closing(sqlite3.connect(tmp_path / "in-place.db", isolation_level=None)) as other:
@@ -224,6 +254,7 @@ async def test_the_loop_goes_on_while_another_process_holds_the_lock(tmp_path: P
         assert commits[-1] == THERE
 
 
+@pytest.mark.usefixtures("any_disk")
 async def test_who_comes_while_the_thread_is_at_work_waits_in_its_queue(tmp_path: Path) -> None:
     async with store_in_place(tmp_path) as (store, commits):
         may, begun = threading.Event(), asyncio.Event()
@@ -243,6 +274,7 @@ async def test_who_comes_while_the_thread_is_at_work_waits_in_its_queue(tmp_path
         assert commits[-2:] == [THERE, THERE]
 
 
+@pytest.mark.usefixtures("any_disk")
 async def test_what_fails_in_place_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     async with store_in_place(tmp_path) as (store, commits):
 
@@ -265,6 +297,7 @@ async def test_what_fails_in_place_is_told_and_leaves_nothing(tmp_path: Path) ->
         assert await store.read(lambda tx: tx.count(Meta, key="half")) == 0
 
 
+@pytest.mark.usefixtures("any_disk")
 async def test_who_is_cancelled_in_place_has_written_all_or_nothing(tmp_path: Path) -> None:
     async with store_in_place(tmp_path) as (store, commits):
         write = asyncio.create_task(store.write(lambda tx: put(tx, "cancelled"), SMALL))
@@ -277,9 +310,37 @@ async def test_who_is_cancelled_in_place_has_written_all_or_nothing(tmp_path: Pa
         assert await store.write(lambda tx: put(tx, "after"), SMALL) == "after"
 
 
+@pytest.mark.usefixtures("any_disk")
 async def test_the_log_stays_short_however_much_is_committed_in_place(tmp_path: Path) -> None:
     async with engine_at(tmp_path) as (engine, commits):
         for number in range(600):
             await engine.snapshot("a", append=[{"n": number, "text": f"{number} " * 500}])
         assert commits.count(HERE) > 0
         assert (tmp_path / "in-place.db-wal").stat().st_size < 6_000_000
+
+
+class _Interrupted(BaseException):
+    """What a signal's handler raises, as that of Ctrl-C does."""
+
+
+@pytest.mark.usefixtures("any_disk")
+async def test_a_signal_whose_handler_raises_leaves_neither_a_lock_nor_a_transaction(
+    tmp_path: Path,
+) -> None:
+    async with store_in_place(tmp_path) as (store, commits):
+
+        def interrupted(tx: Tx) -> None:
+            put(tx, "half")
+            assert tx.count(Meta, key="half") == 1
+            raise _Interrupted
+
+        with pytest.raises(_Interrupted):
+            await store.write(interrupted, SMALL)
+        # as it is left where the handler raises right after the transaction was begun
+        store._writer.execute("BEGIN IMMEDIATE")
+        assert await store.write(lambda tx: put(tx, "in place"), SMALL) == "in place"
+        assert commits[-1] == HERE
+        store._writer.execute("BEGIN IMMEDIATE")
+        assert await store.write(lambda tx: put(tx, "on the thread")) == "on the thread"
+        assert commits[-1] == THERE
+        assert await store.read(lambda tx: tx.count(Meta, key="half")) == 0
