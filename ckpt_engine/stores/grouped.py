@@ -114,11 +114,8 @@ class GroupedStore(Store):
             if not self._writing.take_turn():
                 return False
             self._commit_at_once(write)
-        except (
-            CheckpointError,
-            _SpoiltError,
-        ):  # on its thread it is waited for, or said what it was
-            in_place.failed()
+        except (CheckpointError, _SpoiltError):
+            in_place.failed()  # on its thread it is waited for, or said what it was
             return False
         finally:
             try:  # noqa: SIM105  (another signal might come in the midst of suppress)

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -241,6 +242,12 @@ def put(tx: Tx, key: str) -> str:
     return key
 
 
+def put_half(tx: Tx, error: BaseException) -> None:
+    put(tx, "half")
+    assert tx.count(Meta, key="half") == 1
+    raise error
+
+
 @pytest.mark.usefixtures("any_disk")
 async def test_the_loop_goes_on_while_another_process_holds_the_lock(tmp_path: Path) -> None:
     async with store_in_place(tmp_path) as (store, commits):
@@ -277,14 +284,8 @@ async def test_who_comes_while_the_thread_is_at_work_waits_in_its_queue(tmp_path
 @pytest.mark.usefixtures("any_disk")
 async def test_what_fails_in_place_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     async with store_in_place(tmp_path) as (store, commits):
-
-        def spoilt(tx: Tx) -> None:
-            put(tx, "half")
-            assert tx.count(Meta, key="half") == 1
-            raise ZeroDivisionError
-
         with pytest.raises(ZeroDivisionError):
-            await store.write(spoilt, SMALL)
+            await store.write(partial(put_half, error=ZeroDivisionError()), SMALL)
 
         def refused(_: Tx) -> None:
             raise StoreBusy("refused")
@@ -328,14 +329,8 @@ async def test_a_signal_whose_handler_raises_leaves_neither_a_lock_nor_a_transac
     tmp_path: Path,
 ) -> None:
     async with store_in_place(tmp_path) as (store, commits):
-
-        def interrupted(tx: Tx) -> None:
-            put(tx, "half")
-            assert tx.count(Meta, key="half") == 1
-            raise _Interrupted
-
         with pytest.raises(_Interrupted):
-            await store.write(interrupted, SMALL)
+            await store.write(partial(put_half, error=_Interrupted()), SMALL)
         # as it is left where the handler raises right after the transaction was begun
         store._writer.execute("BEGIN IMMEDIATE")
         assert await store.write(lambda tx: put(tx, "in place"), SMALL) == "in place"
