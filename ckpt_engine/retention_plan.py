@@ -7,12 +7,12 @@ policy can break a branch.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import reduce
-from itertools import chain
+from itertools import chain, compress
 from operator import or_
 from types import MappingProxyType
 
@@ -20,6 +20,8 @@ from .errors import InvalidRequest
 from .retention import Candidates, RetentionPolicy
 
 __all__ = ["KeepReason", "RetentionPlan", "plan_retention"]
+
+_OPPOSITE = bytes([True, False]).ljust(256)
 
 
 class KeepReason(StrEnum):
@@ -40,17 +42,21 @@ class RetentionPlan:
 
     Attributes:
         drop: Positions to drop, oldest first.
-        kept: Position -> why it stays.
+        stays: Reason -> positions that stay for it and for no stronger one, where there are any.
     """
 
     drop: tuple[int, ...]
-    kept: Mapping[int, KeepReason]
+    stays: Mapping[KeepReason, tuple[int, ...]]
+
+    @property
+    def kept(self) -> dict[int, KeepReason]:
+        """Position -> why it stays."""
+        return {n: reason for reason, positions in self.stays.items() for n in positions}
 
     @property
     def counts(self) -> dict[KeepReason, int]:
         """How many stay for each reason, in the order of the reasons, without zeros."""
-        found = Counter(self.kept.values())
-        return {reason: found[reason] for reason in KeepReason if reason in found}
+        return {reason: len(self.stays[reason]) for reason in KeepReason if reason in self.stays}
 
 
 def plan_retention(
@@ -82,29 +88,46 @@ def plan_retention(
         InvalidRequest: The policy returned something that is not the position of a checkpoint.
     """
     leaves, forks = _shape(checkpoints)
-    must = {
-        KeepReason.POLICY: policy.kept(checkpoints, now),
-        KeepReason.NEEDED: needed,
-        KeepReason.PINNED: pinned,
-        KeepReason.TAGGED: tagged,
-        KeepReason.BRANCH_POINT: chain(forks, origins),
-        KeepReason.LEAF: leaves,
-        KeepReason.HEAD: heads,
-    }
-    reasons: dict[int, KeepReason] = {}
-    if only_threads is not None:
-        others = (n for n, t in enumerate(checkpoints.threads) if t not in only_threads)
-        reasons.update(dict.fromkeys(others, KeepReason.NEEDED))
-    for reason, positions in must.items():
-        reasons.update(dict.fromkeys(positions, reason))
-    if strange := reasons.keys() - range(len(checkpoints)):
-        raise InvalidRequest(
-            f"what stays are positions from 0 to {len(checkpoints) - 1}, not {strange.pop()!r}"
-        )
+    must: list[tuple[KeepReason, Iterable[int]]] = [
+        (KeepReason.HEAD, heads),
+        (KeepReason.LEAF, leaves),
+        (KeepReason.BRANCH_POINT, chain(forks, origins)),
+        (KeepReason.TAGGED, tagged),
+        (KeepReason.PINNED, pinned),
+        (KeepReason.NEEDED, needed),
+        (KeepReason.POLICY, policy.kept(checkpoints, now)),
+        (KeepReason.NEEDED, _of_others(checkpoints.threads, only_threads)),
+    ]
+    kept = bytearray(len(checkpoints))
+    stays: dict[KeepReason, list[int]] = defaultdict(list)
+    for reason, wanted in must:
+        for n in _checked(wanted, len(checkpoints)):
+            if not kept[n]:
+                kept[n] = True
+                stays[reason].append(n)
+    drop = tuple(compress(range(len(kept)), kept.translate(_OPPOSITE)))
     return RetentionPlan(
-        drop=tuple(n for n in range(len(checkpoints)) if n not in reasons),
-        kept=MappingProxyType(reasons),
+        drop=drop, stays=MappingProxyType({why: tuple(found) for why, found in stays.items()})
     )
+
+
+def _checked(positions: Iterable[int], count: int) -> Collection[int]:
+    """Return these positions, of so many.
+
+    Raises:
+        InvalidRequest: One of them is something else.
+    """
+    wanted = positions if isinstance(positions, Collection) else list(positions)
+    if wanted and not (set(map(type, wanted)) == {int} and 0 <= min(wanted) <= max(wanted) < count):
+        strange = next(n for n in wanted if type(n) is not int or not 0 <= n < count)
+        raise InvalidRequest(f"what stays are positions from 0 to {count - 1}, not {strange!r}")
+    return wanted
+
+
+def _of_others(threads: Sequence[str], only: Collection[str] | None) -> list[int]:
+    """Return the positions on threads that nothing is to be dropped from."""
+    others = set() if only is None else set(threads).difference(only)
+    return [n for n, thread in enumerate(threads) if thread in others] if others else []
 
 
 def _shape(checkpoints: Candidates) -> tuple[set[int], set[int]]:

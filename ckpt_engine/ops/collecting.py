@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -17,11 +18,11 @@ from ..reports import CollectReport
 from ..retention import Candidates, KeepAll, OnDemand, RetentionPolicy
 from ..retention_plan import KeepReason, plan_retention
 from ..store import HeadMoveRow, In, Pin, RunRow, Store, TagRow, ThreadRow, Tx
-from .dropping import drop_checkpoints, drop_content
+from .dropping import check_unneeded, drop_checkpoints, drop_content
 from .place import Placed, StaleError
 from .prepare import now_ms
 from .read import moment
-from .session import Session, load
+from .session import Session, load, picked, times_of
 from .source import Source
 from .sweeping import Sweep, sweep_for
 from .upkeep import Upkeep
@@ -50,6 +51,23 @@ class _Made(OnDemand[B], Generic[A, B]):
     def made(self, n: int) -> B:
         """Return the value made from the one at a position."""
         return self.make(self.stored[n])
+
+
+class _Times(OnDemand[datetime]):
+    """Times of commit, which are read when the first of them is asked for."""
+
+    def __init__(self, tx: Tx, session: Session) -> None:
+        self._of = tx, session
+        self._read: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self._of[1])
+
+    def made(self, n: int) -> datetime:
+        """Return the time of the checkpoint at a position."""
+        if self._read is None:
+            self._read = times_of(*self._of)
+        return moment(self._read[n])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +127,12 @@ class Collecting(Upkeep):
             raise InvalidRequest("give thread_id or session_id, not both")
         chosen = policy or self.config.retention
         name = thread_id or session_id
-        sessions = await self._read(partial(_sessions, name=name))
+        sessions, before = await asyncio.gather(
+            self._read(partial(_sessions, name=name)), self._store.size()
+        )
         only = None if thread_id is None else [thread_id]
         dropped: list[bytes] = []
         kept: Counter[str] = Counter()
-        before = await self._store.size()
         items = 0
         for session in sessions:
             plan = await self._collect_one(session, chosen, only, dry_run=dry_run)
@@ -195,6 +214,7 @@ def _sessions(source: Source, name: str | None) -> list[int]:
 
 
 def _drop(tx: Tx, *, sweep: Sweep, start: int, last: bool) -> None:
+    check_unneeded(tx, sweep)
     drop_checkpoints(tx, sweep, start, start + _CHUNK)
     if last:
         drop_content(tx, sweep)
@@ -208,7 +228,7 @@ def _plan(source: Source, session: int, policy: RetentionPolicy, only: list[str]
     returns = [m.from_id for m in moves if m.why == "rewind" and (m.thread, m.no) not in undone]
     now = now_ms()
     plan = plan_retention(
-        _candidates(loaded),
+        _candidates(tx, loaded),
         policy,
         now=datetime.now(UTC),
         heads=loaded.positions(row.head for row in threads),
@@ -223,8 +243,8 @@ def _plan(source: Source, session: int, policy: RetentionPolicy, only: list[str]
     )
     sweep = sweep_for(tx, session, loaded, plan.drop)
     return _Plan(
-        ids=[loaded.ids[n] for n in plan.drop],
-        changed=[loaded.ids[n] for n in loaded.positions(sweep.relink)],
+        ids=picked(loaded.ids, plan.drop),
+        changed=picked(loaded.ids, loaded.positions(sweep.relink)),
         counts=plan.counts,
         sweep=sweep,
     )
@@ -236,6 +256,8 @@ def _starts(tx: Tx, session: Session) -> Iterable[int]:
     Without it no other run could take up a session that has ended.
     """
     (ran,) = tx.columns(RunRow, "thread", thread=In(list(session.threads)))
+    if not ran:
+        return []
     firsts = dict(zip(reversed(session.lineage), range(len(session) - 1, -1, -1), strict=True))
     found: dict[int, int] = {}
     for lineage, n in firsts.items():
@@ -244,13 +266,13 @@ def _starts(tx: Tx, session: Session) -> Iterable[int]:
     return [found[thread] for thread in set(ran) & found.keys()]
 
 
-def _candidates(session: Session) -> Candidates:
+def _candidates(tx: Tx, session: Session) -> Candidates:
     names = {pk: session.threads[line.thread].name for pk, line in session.lineages.items()}
     return Candidates(
         ids=_Made(id_from_bytes, session.ids),
-        threads=[names[pk] for pk in session.lineage],
+        threads=picked(names, session.lineage),
         steps=session.steps,
-        times=_Made(moment, session.times),
+        times=_Times(tx, session),
         firsts=session.firsts,
         further=session.further,
     )

@@ -26,27 +26,26 @@ from .source import Caches, Source
 from .sweeping import Sweep
 from .trimming import release, trim
 
-__all__ = ["drop_checkpoints", "drop_content"]
+__all__ = ["check_unneeded", "drop_checkpoints", "drop_content"]
 
 
 def drop_checkpoints(tx: Tx, sweep: Sweep, start: int, stop: int) -> None:
-    """Remove some of the checkpoints, unless something has come to need any since the plan.
+    """Remove some of the checkpoints.
 
     Raises:
-        StaleError: Plan again.
+        StaleError: Plan again: another process collects as well.
     """
-    check_unneeded(tx, sweep)
     cids = sweep.cids[start:stop]
     if start == 0 and sweep.relink:
         _relink(tx, sweep.relink)
-    if expired := [pin for pin in tx.find(Pin) if pin.checkpoint in sweep.gone]:
-        drop_pins(tx, expired)
+    if pins := tx.find(Pin):
+        drop_pins(tx, [pin for pin in pins if pin.checkpoint in set(sweep.cids)])
     counts = Counter(sweep.threads[start:stop])
     for thread in tx.find(ThreadRow, pk=In(list(counts))):
         tx.update(thread._replace(n_cp=thread.n_cp - counts[thread.pk]))
     drop_edges(tx, cids)
-    if tx.delete(CheckpointRow, cid=exactly(cids)) != len(cids):
-        raise StaleError  # another process collects as well
+    if sum(tx.delete(CheckpointRow, cid=some) for some in exactly(cids)) != len(cids):
+        raise StaleError
     release(tx, OWNER["checkpoint"], cids)
 
 
@@ -70,7 +69,7 @@ def check_unneeded(tx: Tx, sweep: Sweep) -> None:
         needed.update(
             parent for pk, step, parent in zip(*rows, strict=True) if step > sweep.ended.get(pk, -1)
         )
-    if not sweep.gone.isdisjoint(needed):
+    if not needed.isdisjoint(sweep.cids):
         raise StaleError
 
 
@@ -93,14 +92,10 @@ def _relink(tx: Tx, relink: dict[int, list[int]]) -> None:
 
 
 def drop_content(tx: Tx, sweep: Sweep) -> None:
-    """Remove states, batches and lineages that the dropped checkpoints alone needed.
-
-    Raises:
-        StaleError: Plan again.
-    """
-    check_unneeded(tx, sweep)
+    """Remove states, batches and lineages that the dropped checkpoints alone needed."""
     if sweep.states:
-        tx.delete(StateRow, pk=exactly(sweep.states))
+        for some in exactly(sweep.states):
+            tx.delete(StateRow, pk=some)
         release(tx, OWNER["state"], sweep.states)
     for pk, parts in sweep.trims.items():
         for batch in tx.find(Batch, pk=pk):  # unless it was packed meanwhile

@@ -93,7 +93,7 @@ def erase(tx: Tx, source: Source, thread: ThreadRow, *, total: bool, at: int) ->
     found = set(session.threads) if total else _descendants(session, thread.pk)
     erasure = Erasure(thread.session, session, found)
     _decide(erasure)
-    live = live_intervals(session, erasure.survivors)
+    live = live_intervals(tx, session, erasure.survivors)
     batches, trims, _ = dead_batches(tx, session, live, share=0)
     _explain(tx, source, erasure, [*batches, *trims])
     former = _rewrite(tx, source, erasure)

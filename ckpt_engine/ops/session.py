@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from itertools import islice, pairwise
+from typing import Any, TypeVar
 
 from ..store import CheckpointRow, Cond, Edge, In, Lineage, Span, ThreadRow, Tx
 
-__all__ = ["Session", "among", "exactly", "load"]
+__all__ = ["Session", "among", "exactly", "load", "picked", "times_of"]
 
-_COLUMNS = ("cid", "id", "step", "own", "state", "length", "logs", "at", "parent")
+V = TypeVar("V")
+
+_COLUMNS = ("cid", "id", "step", "own", "state", "logs")
+_ID, _STEP = 1, 2
+_PARTS = 16  # ranges that are sooner gone through, one by one, than a list
 _SPARSE = 2  # so many times as long as there are keys, a range is still read faster than a list
 
 
@@ -25,6 +29,7 @@ class Session:
         threads: Key -> thread.
         lineages: Key -> lineage.
         cids: The checkpoints' keys, and so on: columns of their rows.
+        logs: Position -> lengths of its other logs, packed, of those that have any.
         at: Key -> position.
         firsts: The position of each one's first parent, or where that was collected of its nearest
             ancestor on the line.
@@ -40,9 +45,7 @@ class Session:
     steps: Sequence[int]
     own: Sequence[int]
     states: Sequence[int | None]
-    lengths: Sequence[int]
-    logs: Sequence[bytes | None]
-    times: Sequence[int]
+    logs: dict[int, bytes]
     at: dict[int, int]
     firsts: list[int | None]
     further: dict[int, tuple[int, ...]]
@@ -69,79 +72,118 @@ def load(tx: Tx, session: int) -> Session:
     """Return a session, by the key of its root thread."""
     threads = {row.pk: row for row in tx.find(ThreadRow, session=session)}
     lineages = {row.pk: row for row in tx.find(Lineage, thread=In(list(threads)))}
-    found = _by_age(_columns(tx, list(lineages)))
-    cids, ids, steps, own, states, lengths, logs, times, parents, lineage = found
+    cids, ids, steps, own, states, logs, lineage = _columns(tx, list(lineages))
     at = dict(zip(cids, range(len(cids)), strict=True))
-    firsts = list(map(at.get, parents))
-    if firsts.count(None) != parents.count(None):
-        before = _finder(lineages, lineage, steps)
-        for n, (first, parent) in enumerate(zip(firsts, parents, strict=True)):
-            if first is None and parent is not None:
-                firsts[n] = before(lineage[n], steps[n] - 1)
-    edges = _edges(tx, at)
+    edges = _edges(tx, cids, at)
     return Session(
         threads,
         lineages,
-        *(cids, ids, lineage, steps, own, states, lengths, logs, times),
+        *(cids, ids, lineage, steps, own, states),
+        _sparse(logs),
         at,
-        firsts,
+        firsts=_firsts(lineages, lineage, steps),
         further={n: tuple(parents) for n, parents in edges.items() if parents},
         joined=frozenset(edges),
     )
 
 
 def _columns(tx: Tx, lineages: list[int]) -> list[list[Any]]:
+    """Return the columns with the oldest first, of equally old ones the one of the lower step.
+
+    On a lineage everything comes after what it stands on: of one alone, no times are read.
+    """
     mine = In(lineages)
-    if len(lineages) == 1:  # as mostly: there is nothing to read about it
+    if len(lineages) == 1:  # as mostly
         found = tx.columns(CheckpointRow, *_COLUMNS, lineage=mine)
-        return [*found, lineages * len(found[0])]
-    return tx.columns(CheckpointRow, *_COLUMNS, "lineage", lineage=mine)
+        keys = found[_STEP]
+        found.append(lineages * len(keys))
+    else:
+        *found, times = tx.columns(CheckpointRow, *_COLUMNS, "lineage", "at", lineage=mine)
+        by_step = sorted(range(len(times)), key=found[_STEP].__getitem__)
+        risen = _risen(picked(found[-1], by_step), picked(times, by_step))
+        at = dict(zip(by_step, risen, strict=True))
+        keys = [(at[n], found[_STEP][n], found[_ID][n]) for n in range(len(times))]
+    if keys == sorted(keys):
+        return found
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return [picked(column, order) for column in found]
 
 
-def _by_age(columns: list[list[Any]]) -> list[list[Any]]:
-    """Return the columns with the oldest first, of equally old ones the one of the lower step."""
-    ids, steps, times = columns[1], columns[2], columns[7]
-    if times == sorted(times) and steps == sorted(set(steps)):
-        return columns
-    keys = list(zip(times, steps, ids, strict=True))
-    order = sorted(range(len(ids)), key=keys.__getitem__)
-    return [[column[n] for n in order] for column in columns]
+def _risen(lineage: Iterable[int], times: Iterable[int]) -> list[int]:
+    """Return the times, each at least those before it on the same lineage.
+
+    Where a clock was put back, what came afterwards counts as no older than what was there.
+    """
+    newest: dict[int, int] = {}
+    risen: list[int] = []
+    for pk, time in zip(lineage, times, strict=True):
+        newest[pk] = max(time, newest.get(pk, time))
+        risen.append(newest[pk])
+    return risen
 
 
-def _finder(
+def times_of(tx: Tx, session: Session) -> list[int]:
+    """Return when the checkpoints were committed, in milliseconds since 1970, by position."""
+    columns = tx.columns(CheckpointRow, "cid", "at", lineage=In(list(session.lineages)))
+    times = dict(zip(*columns, strict=True))
+    return _risen(session.lineage, picked(times, session.cids))
+
+
+def _firsts(
     lineages: dict[int, Lineage], lineage: Sequence[int], steps: Sequence[int]
-) -> Callable[[int, int], int | None]:
-    lines: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for n, (pk, step) in enumerate(zip(lineage, steps, strict=True)):
-        lines[pk].append((step, n))
-    for line in lines.values():
-        line.sort()
-    return partial(_before, lineages, lines)
+) -> list[int | None]:
+    """Return the positions of the first parents: a lineage is a straight line of them."""
+    order: Sequence[int] = range(len(steps))
+    if steps != sorted(steps):
+        order = sorted(order, key=steps.__getitem__)
+    elif len(lineages) == 1 and steps:
+        return [None, *order[:-1]]
+    lines: dict[int, list[int]] = {pk: [] for pk in lineages}
+    for n in order:
+        lines[lineage[n]].append(n)
+    firsts: list[int | None] = [None] * len(steps)
+    for pk, line in lines.items():
+        for first, n in pairwise(line):
+            firsts[n] = first
+        if line:
+            firsts[line[0]] = _fork(lineages, lines, steps, pk)
+    return firsts
 
 
-def _before(
-    lineages: dict[int, Lineage], lines: dict[int, list[tuple[int, int]]], pk: int, upto: int
+def _fork(
+    lineages: dict[int, Lineage], lines: dict[int, list[int]], steps: Sequence[int], pk: int
 ) -> int | None:
-    """Return the newest checkpoint up to a step on a line of first parents."""
+    """Return the nearest checkpoint before a lineage that still exists."""
     while True:
-        line = lines[pk]
-        place = bisect_right(line, upto, key=lambda entry: entry[0])
-        if place:
-            return line[place - 1][1]
         lineage = lineages.get(pk)
         if lineage is None or lineage.parent is None or lineage.fork_step is None:
             return None
-        pk, upto = lineage.parent, lineage.fork_step
+        pk = lineage.parent
+        line = lines.get(pk, [])
+        place = bisect_right(line, lineage.fork_step, key=steps.__getitem__)
+        if place:
+            return line[place - 1]
 
 
-def _edges(tx: Tx, at: dict[int, int]) -> dict[int, list[int]]:
+def _sparse(column: list[Any]) -> dict[int, Any]:
+    if column.count(None) == len(column):  # as mostly
+        return {}
+    return {n: value for n, value in enumerate(column) if value is not None}
+
+
+def _edges(tx: Tx, cids: Sequence[int], at: dict[int, int]) -> dict[int, list[int]]:
     """Return the positions of those with edges -> of the further parents that still exist."""
     edges: dict[int, list[int]] = defaultdict(list)
-    rows = zip(*tx.columns(Edge, "child", "ord", "parent", child=among(list(at))), strict=True)
+    rows = zip(*tx.columns(Edge, "child", "ord", "parent", child=among(cids)), strict=True)
     for child, _, parent in sorted(rows):
         if child in at:
             edges[at[child]] += [at[parent]] if parent in at else []
     return edges
+
+
+def picked(column: Sequence[V] | Mapping[int, V], positions: Iterable[int]) -> list[V]:
+    """Return the values at some positions, or by some keys."""
+    return list(map(column.__getitem__, positions))
 
 
 def among(keys: Sequence[int]) -> Cond:
@@ -152,7 +194,10 @@ def among(keys: Sequence[int]) -> Cond:
     return In(keys)
 
 
-def exactly(keys: Sequence[int]) -> Cond:
-    """Return the condition for rows of these keys, all different, and no others."""
-    low, high = min(keys, default=0), max(keys, default=0)
-    return Span(low - 1, high) if high - low == len(keys) - 1 else In(keys)
+def exactly(keys: Sequence[int]) -> list[Cond]:
+    """Return conditions of which each row of these keys, in order, meets one, and no other row."""
+    gaps = (n for n, (one, other) in enumerate(pairwise(keys), 1) if other - one != 1)
+    parts = [0, *islice(gaps, _PARTS), len(keys)]
+    if len(parts) > _PARTS + 1:
+        return [In(keys)]
+    return [Span(keys[start] - 1, keys[stop - 1]) for start, stop in pairwise(parts) if keys]

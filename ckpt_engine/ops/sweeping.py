@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from itertools import compress
 
 import msgspec
 
 from ..graph import GraphNode, nearest_kept
-from ..store import Batch, In, StateRow, Tx
-from .session import Session, among
+from ..store import Batch, CheckpointRow, In, StateRow, Tx
+from .session import Session, among, picked
 from .source import MESSAGES, inherited_pieces
 from .trimming import Intervals, live_parts
 
@@ -26,6 +26,7 @@ __all__ = [
     "with_bases",
 ]
 
+_OTHERWISE = bytes((1, 0)) + bytes(254)
 Live = dict[tuple[int, str], Intervals]
 """(lineage, log) -> the intervals of its own rows that someone reads."""
 
@@ -38,7 +39,6 @@ class Sweep:
         session: The key of the session's root thread.
         cids: Checkpoints.
         threads: The key of each one's thread.
-        gone: The checkpoints, as a set.
         known: The lineages that there were when this was planned.
         ended: Those of which the newest checkpoint goes -> its step.
         relink: Checkpoint that stays -> its parents from the second one on.
@@ -52,7 +52,6 @@ class Sweep:
     session: int
     cids: Sequence[int]
     threads: Sequence[int]
-    gone: frozenset[int]
     known: frozenset[int]
     ended: dict[int, int]
     relink: dict[int, list[int]]
@@ -72,25 +71,28 @@ def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sw
         session: The session.
         dropped: Positions.
     """
-    gone = set(dropped)
-    kept = [n for n in range(len(session)) if n not in gone]
-    live = live_intervals(session, kept)
+    goes = bytearray(len(session))
+    for n in dropped:
+        goes[n] = 1
+    stays = goes.translate(_OTHERWISE)
+    kept = list(compress(range(len(session)), stays))
+    live = live_intervals(tx, session, kept)
     batches, trims, items = dead_batches(tx, session, live, share=0.5)
-    cids = [session.cids[n] for n in dropped]
+    cids = list(compress(session.cids, goes))
+    own = list(compress(session.own, goes))
     owners = {pk: lineage.thread for pk, lineage in session.lineages.items()}
     return Sweep(
         session=root,
         cids=cids,
-        threads=[owners[session.lineage[n]] for n in dropped],
-        gone=frozenset(cids),
+        threads=picked(owners, compress(session.lineage, goes)),
         known=frozenset(owners),
         ended=_ended(session, dropped),
-        relink=relinked(session, gone),
-        states=_dead_states(tx, session, kept, dropped),
+        relink=relinked(session, set(dropped)) if session.joined else {},
+        states=_dead_states(tx, *(compress(session.states, some) for some in (stays, goes))),
         batches=batches,
         trims=trims,
         lineages=dead_lineages(session, kept, live),
-        items_kept=max(0, sum(own for n in dropped if (own := session.own[n]) > 0) - items),
+        items_kept=max(0, sum(own) + own.count(-1) - items),
     )
 
 
@@ -151,18 +153,22 @@ def _on_line(session: Session, start: int, gone: set[int]) -> int | None:
     return at
 
 
-def live_intervals(session: Session, kept: Iterable[int]) -> Live:
+def live_intervals(tx: Tx, session: Session, kept: Sequence[int]) -> Live:
     """Return what the checkpoints at these positions read."""
     longest: dict[tuple[int, str], int] = defaultdict(int)
-    lines: dict[int, int] = {}
-    for n in kept:
-        pk, length = session.lineage[n], session.lengths[n]
-        if length > lines.get(pk, 0):
-            lines[pk] = length
-        if (logs := session.logs[n]) is not None:
-            for name, (log_length, _, _) in msgspec.msgpack.decode(logs).items():
-                longest[pk, name] = max(longest[pk, name], log_length)
-    longest.update({(pk, MESSAGES): length for pk, length in lines.items()})
+    # along a lineage the conversation only grows
+    order = kept if len(session.lineages) == 1 else sorted(kept, key=session.steps.__getitem__)
+    ends: dict[int, int] = {}
+    for n in reversed(order):
+        ends.setdefault(session.lineage[n], session.cids[n])
+        if len(ends) == len(session.lineages):
+            break
+    lines = tx.columns(CheckpointRow, "lineage", "length", cid=In(list(ends.values())))
+    longest.update(((pk, MESSAGES), length) for pk, length in zip(*lines, strict=True))
+    for n in session.logs.keys() & set(order) if session.logs else ():
+        for name, (length, _, _) in msgspec.msgpack.decode(session.logs[n]).items():
+            log = session.lineage[n], name
+            longest[log] = max(longest[log], length)
     live: Live = defaultdict(list)
     for (lineage, name), length in longest.items():
         at = 0
@@ -211,7 +217,7 @@ def dead_batches(
 
 def dead_lineages(session: Session, kept: Iterable[int], live: Live) -> list[int]:
     """Return the lineages that hold no survivor, nothing that one reads, and lead to none."""
-    needed = {session.lineage[n] for n in kept} | {lineage for lineage, _ in live}
+    needed = set(picked(session.lineage, kept)) | {lineage for lineage, _ in live}
     waiting = list(needed)
     while waiting:
         parent = session.lineages[waiting.pop()].parent
@@ -221,25 +227,45 @@ def dead_lineages(session: Session, kept: Iterable[int], live: Live) -> list[int
     return [pk for pk in session.lineages if pk not in needed]
 
 
-def _dead_states(
-    tx: Tx, session: Session, kept: Iterable[int], dropped: Iterable[int]
-) -> list[int]:
-    named = [set(map(session.states.__getitem__, some)) - {None} for some in (kept, dropped)]
-    if not named[1] - named[0]:
-        return []
+def _dead_states(tx: Tx, *named: Iterable[int | None]) -> list[int]:
+    """Return the states that go, of those that survivors name and those that the others do."""
+    used, doomed = ([pk for pk in states if pk is not None] for states in named)
     bases: dict[int, int | None] = {}
-    used, doomed = (with_bases(tx, cast("set[int]", states), bases) for states in named)
-    return sorted(doomed - used)
+    needed = with_bases(tx, used, bases, ahead=doomed)
+    return sorted(with_bases(tx, doomed, bases, known=needed))
 
 
-def with_bases(tx: Tx, states: Collection[int], bases: dict[int, int | None]) -> set[int]:
-    """Return states and all that they are deltas against; ``bases`` gathers state -> base."""
+def with_bases(
+    tx: Tx,
+    states: Collection[int],
+    bases: dict[int, int | None],
+    *,
+    known: Container[int] = (),
+    ahead: Collection[int] = (),
+) -> set[int]:
+    """Return states and all that they are deltas against.
+
+    Args:
+        tx: The transaction.
+        states: The states.
+        bases: Gathers state -> base.
+        known: States that are left out, with their bases.
+        ahead: States that will be asked for as well, to be read at once.
+    """
     found: set[int] = set()
-    level = set(states)
-    while level:
-        if unknown := level - bases.keys():
-            columns = tx.columns(StateRow, "pk", "base", pk=among(list(unknown)))
+    waiting = list(states)
+    while waiting:
+        if unknown := [pk for pk in waiting if pk not in bases]:
+            columns = tx.columns(StateRow, "pk", "base", pk=among([*unknown, *ahead]))
+            bases.update(dict.fromkeys(unknown))  # of which a row may be missing
             bases.update(zip(*columns, strict=True))
-        found |= level
-        level = {base for base in map(bases.get, level) if base is not None} - found
+        starts, waiting, ahead = waiting, [], ()
+        for start in starts:
+            pk: int | None = start
+            while pk is not None and pk not in found and pk not in known:
+                if pk not in bases:
+                    waiting.append(pk)
+                    break
+                found.add(pk)
+                pk = bases[pk]
     return found

@@ -222,13 +222,17 @@ def _size(db: sqlite3.Connection) -> int:
 
 def _free_some(db: sqlite3.Connection) -> bool:
     """Give some free pages back; return whether there may be more."""
-    before = db.execute("PRAGMA freelist_count").fetchone()[0]
+    before = _free_pages(db)
     if not before:
         return False
     # executescript steps the statement to its end; execute would free one page
     db.executescript("PRAGMA incremental_vacuum(256)")
     # none goes where the file was made without auto_vacuum, as by restoring a dump
-    return bool(db.execute("PRAGMA freelist_count").fetchone()[0] < before)
+    return 0 < _free_pages(db) < before
+
+
+def _free_pages(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA freelist_count").fetchone()[0])
 
 
 def _write_back(db: sqlite3.Connection) -> None:

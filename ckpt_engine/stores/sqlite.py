@@ -89,13 +89,18 @@ class SqliteTx(SqlTx):
         self._flush(table)
         lists, decoders = _lists_sql(cast("Any", table), names)
         found: list[list[Any]] = [[] for _ in names]
+        rows = 0
         for part in self._chunks(where):
             sql, values = self._where(part)
-            (packed,) = self._fetch(f"SELECT {lists} FROM {table_name(table)}{sql}", values)  # noqa: S608
+            text = f"SELECT count(*), {lists} FROM {table_name(table)}{sql}"  # noqa: S608
+            ((count, *packed),) = self._fetch(text, values)
+            rows += count
             try:
                 for column, decoder, some in zip(found, decoders, packed, strict=True):
-                    column += decoder(some)
-            except msgspec.MsgspecError as err:
+                    column += [None] * count if some is None else decoder(some)
+                    if len(column) != rows:
+                        raise ValueError("its length")
+            except (msgspec.MsgspecError, ValueError) as err:
                 name = table_name(cast("Any", table))
                 raise Corrupted(f"a row of {name} has a value of another type: {err}") from err
         return found
@@ -150,31 +155,40 @@ class SqliteTx(SqlTx):
 @lru_cache(maxsize=64)
 def _lists_sql(
     table: type[Any], names: tuple[str, ...]
-) -> tuple[str, list[Callable[[str], list[Any]]]]:
+) -> tuple[str, list[Callable[[Any], list[Any]]]]:
     """Return the columns of a query that packs each into one text, and how each is unpacked.
 
     A row at a time would make a tuple of each: twice as slow, and work for the garbage collector.
     """
-    kinds = [kinds_of(cast("Any", table))[name] for name in names]
-    values = [
-        f'CASE WHEN "{name}" NOTNULL THEN hex("{name}") END' if kind is bytes else f'"{name}"'
-        for name, kind in zip(names, kinds, strict=True)
-    ]
-    return ", ".join(f"json_group_array({value})" for value in values), [
-        _LISTS[kind] for kind in kinds
-    ]
+    kinds = kinds_of(cast("Any", table))
+    packed = [_PACKED_IDS if (table, name) == _IDS else _PACKED[kinds[name]] for name in names]
+    lists = (sql.format(name=name) for (sql, _), name in zip(packed, names, strict=True))
+    return ", ".join(lists), [unpack for _, unpack in packed]
 
 
 def _unhexed(packed: str) -> list[bytes | None]:
     return [None if v is None else bytes.fromhex(v) for v in _TEXTS.decode(packed)]
 
 
+def _cut(packed: bytes) -> list[bytes]:
+    if len(packed) % _ID:
+        raise ValueError("its length")
+    return [packed[n : n + _ID] for n in range(0, len(packed), _ID)]
+
+
 _TEXTS = msgspec.json.Decoder(list[str | None])
-_LISTS: dict[type, Callable[[str], list[Any]]] = {
-    int: msgspec.json.Decoder(list[int | None]).decode,
-    str: _TEXTS.decode,
-    bytes: _unhexed,
+_PACKED: dict[type, tuple[str, Callable[[Any], list[Any]]]] = {
+    int: ('json_group_array("{name}")', msgspec.json.Decoder(list[int | None]).decode),
+    str: ('json_group_array("{name}")', _TEXTS.decode),
+    bytes: (
+        'CASE WHEN count("{name}") THEN json_group_array('
+        'CASE WHEN "{name}" NOTNULL THEN hex("{name}") END) END',
+        _unhexed,
+    ),
 }
+_IDS, _ID = (CheckpointRow, "id"), 16
+# bytes as they are, whatever they would be as text: a third of the time that hexadecimals take
+_PACKED_IDS = ("CAST(group_concat(\"{name}\", '') AS BLOB)", _cut)
 
 
 @lru_cache

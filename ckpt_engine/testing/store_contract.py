@@ -150,7 +150,7 @@ class StoreContract(ABC):
         rows = [
             _checkpoint(1, logs=b""),
             _checkpoint(2, logs=b"\x00\xff", node='a "node"\n'),
-            _checkpoint(3, state=2**62),
+            _checkpoint(3, state=2**62, id=b"\xff\xc3\x00\xed\xa0\x80" + bytes(9) + b"\xfe"),
         ]
         await store.write(lambda tx: tx.insert(*reversed(rows), _batch(9)))
 

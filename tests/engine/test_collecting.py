@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ckpt_engine import KEEP_LAST_N, KEEP_MILESTONES, CheckpointEngine, create_checkpoint_engine
-from ckpt_engine.errors import InvalidRequest
+from ckpt_engine import (
+    KEEP_AGE,
+    KEEP_LAST_N,
+    KEEP_MILESTONES,
+    CheckpointEngine,
+    create_checkpoint_engine,
+)
+from ckpt_engine.errors import Corrupted, InvalidRequest
 from ckpt_engine.model import StepCommit, new_checkpoint_id
 from ckpt_engine.ops import collecting
 from ckpt_engine.ops.place import StaleError
@@ -138,6 +147,35 @@ async def test_a_plan_knows_the_parents_that_reading_finds(engine: CheckpointEng
         planned, found = await engine._read(parents)
         assert planned == found
         assert (await engine.verify()).problems == ()
+
+
+async def test_a_clock_that_is_put_back_makes_nothing_older(tmp_path: Path) -> None:
+    """What came after something counts as no older than that."""
+    path, day, hour = tmp_path / "ckpt.db", timedelta(days=1), timedelta(hours=1)
+    ago = [9 * day, 8 * day, 2 * hour, 7 * day, hour, 0 * hour]
+    async with await create_checkpoint_engine(f"sqlite:///{path}") as engine:
+        ids = [str(await engine.snapshot("t", append=[n])) for n in range(len(ago))]
+        with closing(sqlite3.connect(path)) as db, db:
+            for step, age in enumerate(ago):
+                past = age // timedelta(milliseconds=1)
+                db.execute("UPDATE checkpoint SET at = at - ? WHERE step = ?", (past, step))
+        for branch in ("one", "two"):  # on one lineage, then on two
+            report = await engine.collect(KEEP_AGE(day), session_id="t", dry_run=True)
+            assert report.dropped == (ids[0], ids[1])
+            side = await engine.branch(ids[4], branch)
+            await engine.snapshot(side.id, append=[branch])
+
+
+async def test_an_id_of_another_length_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "ckpt.db"
+    async with await create_checkpoint_engine(f"sqlite:///{path}") as engine:
+        for n in range(4):
+            await engine.snapshot("t", append=[n])
+        for size in (15, 32):  # the latter as of two
+            with closing(sqlite3.connect(path)) as db, db:
+                db.execute("UPDATE checkpoint SET id = zeroblob(?) WHERE step = 1", (size,))
+            with pytest.raises(Corrupted, match="checkpoint"):
+                await engine.collect(KEEP_LAST_N(1))
 
 
 class _EverySecond(RetentionPolicy):

@@ -199,7 +199,7 @@ def test_a_plan_is_a_value() -> None:
     first, second = (plan_retention(nine, KEEP_LAST_N(2), now=at(9)) for _ in range(2))
     assert first == second
     with pytest.raises(TypeError):
-        first.kept[0] = KeepReason.HEAD  # type: ignore[index]
+        first.stays[KeepReason.HEAD] = (0,)  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
