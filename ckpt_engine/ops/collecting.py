@@ -168,8 +168,8 @@ class Collecting(Upkeep):
             except StaleError:
                 continue
             finally:
-                # what has no row is not asked for by its key, and its content not at all
-                self._caches.checkpoints.drop(*plan.ids, *plan.changed)
+                # what is gone may stay: it is looked for again before anything goes on from it
+                self._caches.checkpoints.drop(*plan.changed)
                 self._caches.cids.drop(*plan.sweep.relink)
             return plan
         raise StaleError

@@ -136,15 +136,16 @@ class Draft:
         """Bytes that it adds, mostly before compression; ``None`` where it does more than that."""
         if len(self.parents) > 1 or self.kind == "parent":
             return None
-        size = sum(map(len, self.blobs.values())) + len(self.result or b"") + len(self.meta or b"")
-        size += _TAG * len(self.tags)
+        size = len(self.result or b"") + len(self.meta or b"") + _TAG * len(self.tags)
+        apart = [self.blobs, self.state_blobs]
         if self.state_row is not None:
-            size += len(self.state_row[1]) + sum(map(len, self.state_blobs.values()))
+            size += len(self.state_row[1])
         for log in self.logs.values():
             if log.keep < log.base:
                 return None
-            size += sum(map(len, log.items)) + sum(map(len, log.blobs.values()))
-        return size
+            size += sum(map(len, log.items))
+            apart.append(log.blobs)
+        return size + sum(len(value) for blobs in apart if blobs for value in blobs.values())
 
 
 def log_lengths(row: CheckpointRow | None) -> dict[str, tuple[int, bytes, int]]:

@@ -240,7 +240,7 @@ class Writing(Drafting):
         self, thread: str, build: Callable[[bool, Source], Draft], *, ids: tuple[bytes, ...] = ()
     ) -> Placed | CheckpointRow:
         """Prepare and place a draft, anew where another write was first."""
-        late = False
+        late = anew = False
         for _ in range(_ATTEMPTS):
             draft = await self._look_up(partial(build, late))
             expect = Expect((thread,), ids, draft.size)
@@ -253,8 +253,11 @@ class Writing(Drafting):
                     self._caches.clear()
                 continue
             except CheckpointNotFound:
+                if anew:
+                    raise
+                anew = True  # a parent that was remembered may have been collected since
                 self._caches.clear()
-                raise
+                continue
             if isinstance(found, Placed):
                 self._remember(draft, found)
             return found

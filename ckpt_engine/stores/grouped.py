@@ -90,8 +90,9 @@ class GroupedStore(Store):
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         write = Write(work, expect, done)
-        if self._committed_in_place(write):
-            await asyncio.sleep(0)  # other tasks have their turn
+        if self._in_place is not None and self._committed_in_place(write, self._in_place):
+            if self._in_place.turn_is_due(time.monotonic()):
+                await asyncio.sleep(0)
             if write.error is not None:
                 raise write.error
             return cast("T", write.answer)
@@ -104,10 +105,10 @@ class GroupedStore(Store):
             loop.call_soon(self._wake)  # after those who are ready to write as well
         return await done
 
-    def _committed_in_place(self, write: Write) -> bool:
+    def _committed_in_place(self, write: Write, in_place: InPlace) -> bool:
         """Commit a write on the loop's own thread, where that is best and nothing in the way."""
-        in_place, begun = self._in_place, time.monotonic()
-        if in_place is None or self._queue or not in_place.fits(write.expect, begun):
+        begun = time.monotonic()
+        if self._queue or not in_place.fits(write.expect, begun):
             return False
         # whatever a signal's handler raises, between any two lines of this: the turn ends
         try:

@@ -17,6 +17,7 @@ __all__ = ["InPlace"]
 
 _QUICK = 0.002  # seconds; a worker's event loop is often held up for longer by other things
 _ENOUGH = 4  # quick commits in a row, of one thread, before the next is made in place
+_HELD = 0.001  # seconds for which other tasks may be held up by commits in a row
 _PAUSE = 1.0  # seconds after which nobody knows how quick the disk is now
 _SMALL = 64_000  # bytes of content
 _PAGE = 4_096
@@ -32,6 +33,7 @@ class InPlace:
         self._row = 0  # of commits of that thread, each alone and quick
         self._last = 0.0
         self._pages = 0  # of the log, about
+        self._turn = 0.0  # when other tasks last had theirs
 
     def fits(self, expect: Expect | None, now: float) -> bool:
         """Return whether a write that comes now (in seconds) is to be committed in place."""
@@ -70,6 +72,17 @@ class InPlace:
         if self._pages < _LOG_PAGES:
             return False
         self._pages = 0
+        return True
+
+    def turn_is_due(self, now: float) -> bool:
+        """Return whether other tasks are to have their turn after a commit.
+
+        If so, they are taken to have it now. One turn of the event loop takes a twentieth of a
+        commit, so not every commit is followed by one.
+        """
+        if now - self._turn < _HELD:
+            return False
+        self._turn = now
         return True
 
     def failed(self) -> None:

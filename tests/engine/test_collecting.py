@@ -19,7 +19,7 @@ from ckpt_engine import (
     CheckpointEngine,
     create_checkpoint_engine,
 )
-from ckpt_engine.errors import Corrupted, InvalidRequest
+from ckpt_engine.errors import CheckpointNotFound, Corrupted, InvalidRequest
 from ckpt_engine.model import StepCommit, new_checkpoint_id
 from ckpt_engine.ops import collecting
 from ckpt_engine.ops.place import StaleError
@@ -108,6 +108,25 @@ async def test_two_that_collect_at_once_count_right(engine: CheckpointEngine) ->
     assert (await engine.verify()).problems == ()
     await engine.collect(KEEP_LAST_N(1), thread_id="t")
     assert (await engine.verify()).problems == ()
+
+
+@pytest.mark.parametrize("who", ["the same engine", "another one"])
+async def test_a_parent_that_was_collected_is_not_gone_on_from(tmp_path: Path, who: str) -> None:
+    url = f"sqlite:///{tmp_path}/ckpt.db"
+    async with (
+        await create_checkpoint_engine(url) as engine,
+        await create_checkpoint_engine(url) as other,
+    ):
+        ids = await _filled(engine)
+        await (engine if who == "the same engine" else other).collect(KEEP_LAST_N(1))
+        with pytest.raises(CheckpointNotFound, match=ids[3]):
+            await engine.snapshot("t", parent_checkpoint_id=ids[3])
+        with pytest.raises(CheckpointNotFound, match=ids[3]):
+            await _step(engine, 11, ids[3])
+        fallen_back = await _step(engine, 11, ids[3], fallback_to_head=True)
+        found = await engine.get(fallen_back)
+        assert (found.parents, found.metadata) == ((ids[10],), {"gap": [ids[3]]})
+        assert (await engine.verify()).problems == ()
 
 
 async def test_a_sweep_of_several_writes_drops_the_whole_plan(

@@ -111,6 +111,12 @@ def test_the_log_is_written_back_before_sqlite_does_it_within_a_commit() -> None
         assert not known.made(expect, 0.0002, 1.0), "counting begins anew"
 
 
+def test_others_have_their_turn_a_millisecond_after_the_last() -> None:
+    known = InPlace()
+    due = [known.turn_is_due(1.0 + number * 0.0004) for number in range(7)]
+    assert due == [True, False, False, True, False, False, True]
+
+
 @pytest.fixture
 def any_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every disk count as quick: the limits are tested above."""
@@ -150,8 +156,9 @@ async def until_in_place(step: Callable[[], Any], commits: list[str]) -> int:
 
 @pytest.mark.usefixtures("any_disk")
 async def test_snapshots_of_one_agent_are_committed_in_place_and_others_have_their_turn(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(in_place, "_HELD", 0.0)
     async with engine_at(tmp_path) as (engine, commits):
         turns, ids = list[int](), list[str]()  # turns of the other task since each step
 
@@ -299,7 +306,10 @@ async def test_what_fails_in_place_is_told_and_leaves_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("any_disk")
-async def test_who_is_cancelled_in_place_has_written_all_or_nothing(tmp_path: Path) -> None:
+async def test_who_is_cancelled_in_place_has_written_all_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_place, "_HELD", 0.0)
     async with store_in_place(tmp_path) as (store, commits):
         write = asyncio.create_task(store.write(lambda tx: put(tx, "cancelled"), SMALL))
         await asyncio.sleep(0)
