@@ -37,7 +37,7 @@ async def _collected(bench: Bench, count: int) -> list[Figure]:
     """Collect half of a long thread in two ways, in turns, each time of a new database."""
     halves = {"the older half": KEEP_LAST_N(count // 2), "every other": KEEP_MILESTONES(count // 2)}
     snapshot, clocks = Clock(), {which: Clock() for which in halves}
-    for number in range(1, bench.size(3, 1) + 1):
+    for number in range(1, bench.size(9, 1) + 1):
         for which, policy in halves.items():
             bench.advance(f"branches: dropping {which} of {count} and collecting, {number}")
             async with engine_in(bench.folder) as engine:
