@@ -13,15 +13,16 @@ from datetime import datetime
 from enum import StrEnum
 from functools import reduce
 from itertools import chain, compress
-from operator import or_
+from operator import index, or_
 from types import MappingProxyType
+from typing import SupportsIndex
 
 from .errors import InvalidRequest
 from .retention import Candidates, RetentionPolicy
 
-__all__ = ["KeepReason", "RetentionPlan", "plan_retention"]
+__all__ = ["KeepReason", "RetentionPlan", "flipped", "plan_retention"]
 
-_OPPOSITE = bytes([True, False]).ljust(256)
+_FLIPPED = bytes([True, False]).ljust(256)
 
 
 class KeepReason(StrEnum):
@@ -105,23 +106,33 @@ def plan_retention(
             if not kept[n]:
                 kept[n] = True
                 stays[reason].append(n)
-    drop = tuple(compress(range(len(kept)), kept.translate(_OPPOSITE)))
     return RetentionPlan(
-        drop=drop, stays=MappingProxyType({why: tuple(found) for why, found in stays.items()})
+        drop=tuple(compress(range(len(kept)), flipped(kept))),
+        stays=MappingProxyType({why: tuple(found) for why, found in stays.items()}),
     )
 
 
-def _checked(positions: Iterable[int], count: int) -> Collection[int]:
-    """Return these positions, of so many.
+def flipped(flags: bytearray) -> bytearray:
+    """Return flags, a byte each, that are set where these are not."""
+    return flags.translate(_FLIPPED)
+
+
+def _checked(positions: Iterable[SupportsIndex], count: int) -> list[int]:
+    """Return these positions, of so many, as integers.
 
     Raises:
         InvalidRequest: One of them is something else.
     """
-    wanted = positions if isinstance(positions, Collection) else list(positions)
-    if wanted and not (set(map(type, wanted)) == {int} and 0 <= min(wanted) <= max(wanted) < count):
-        strange = next(n for n in wanted if type(n) is not int or not 0 <= n < count)
-        raise InvalidRequest(f"what stays are positions from 0 to {count - 1}, not {strange!r}")
-    return wanted
+    given = list(positions)
+    try:
+        found = list(map(index, given))
+    except TypeError:
+        strange = next(n for n in given if not isinstance(n, SupportsIndex))
+    else:
+        if not found or 0 <= min(found) <= max(found) < count:
+            return found
+        strange = next(n for n in found if not 0 <= n < count)
+    raise InvalidRequest(f"what stays are positions from 0 to {count - 1}, not {strange!r}")
 
 
 def _of_others(threads: Sequence[str], only: Collection[str] | None) -> list[int]:

@@ -39,7 +39,9 @@ def drop_checkpoints(tx: Tx, sweep: Sweep, start: int, stop: int) -> None:
     if start == 0 and sweep.relink:
         _relink(tx, sweep.relink)
     if pins := tx.find(Pin):
-        drop_pins(tx, [pin for pin in pins if pin.checkpoint in set(sweep.cids)])
+        gone = set(sweep.cids)
+        if expired := [pin for pin in pins if pin.checkpoint in gone]:
+            drop_pins(tx, expired)
     counts = Counter(sweep.threads[start:stop])
     for thread in tx.find(ThreadRow, pk=In(list(counts))):
         tx.update(thread._replace(n_cp=thread.n_cp - counts[thread.pk]))

@@ -10,6 +10,7 @@ from itertools import compress
 import msgspec
 
 from ..graph import GraphNode, nearest_kept
+from ..retention_plan import flipped
 from ..store import Batch, CheckpointRow, In, StateRow, Tx
 from .session import Session, among, picked
 from .source import MESSAGES, inherited_pieces
@@ -26,7 +27,6 @@ __all__ = [
     "with_bases",
 ]
 
-_OTHERWISE = bytes((1, 0)) + bytes(254)
 Live = dict[tuple[int, str], Intervals]
 """(lineage, log) -> the intervals of its own rows that someone reads."""
 
@@ -74,7 +74,7 @@ def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sw
     goes = bytearray(len(session))
     for n in dropped:
         goes[n] = 1
-    stays = goes.translate(_OTHERWISE)
+    stays = flipped(goes)
     kept = list(compress(range(len(session)), stays))
     live = live_intervals(tx, session, kept)
     batches, trims, items = dead_batches(tx, session, live, share=0.5)

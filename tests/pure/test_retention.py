@@ -194,6 +194,29 @@ def test_other_threads_are_left_alone_when_one_is_named() -> None:
     assert plan.drop == ("a0", "a1", "a2", "a3")
 
 
+class _Positions(RetentionPolicy):
+    def __init__(self, *positions: Any) -> None:
+        self.positions = positions
+
+    def kept(self, checkpoints: Candidates, now: datetime) -> Any:
+        return iter(self.positions)
+
+
+@pytest.mark.parametrize("strange", [9, -1, "t3", 2.0, None])
+def test_what_is_no_position_is_refused_by_name(strange: Any) -> None:
+    with pytest.raises(InvalidRequest, match=rf"positions from 0 to 8, not {strange!r}"):
+        plan_retention(Candidates.of(chain(9)), _Positions(3, strange), now=at(9))
+
+
+def test_positions_are_whatever_counts_as_an_integer() -> None:
+    class Three:
+        def __index__(self) -> int:
+            return 3
+
+    plan = plan_retention(Candidates.of(chain(9)), _Positions(Three()), now=at(9))
+    assert set(plan.kept) == {3, 8}
+
+
 def test_a_plan_is_a_value() -> None:
     nine = Candidates.of(chain(9))
     first, second = (plan_retention(nine, KEEP_LAST_N(2), now=at(9)) for _ in range(2))
