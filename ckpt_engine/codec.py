@@ -187,7 +187,10 @@ def _plain(value: Any) -> Any:
             return cast("Any", base)(value)
     dump = getattr(value, "model_dump", None)
     if callable(dump) and not isinstance(value, type):
-        return dump(mode="json")
+        try:
+            return dump(mode="json")
+        except ValueError as err:
+            raise _RefusedError(f"a {type(value).__qualname__} has no JSON form: {err}") from err
     raise _RefusedError(
         f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored; "
         "give a JSON value, bytes or a pydantic model"

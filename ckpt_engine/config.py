@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .checks import check_list, check_name
 from .errors import InvalidRequest
 from .model import SnapshotTrigger
-from .retention import KEEP_ALL, RetentionPolicy
+from .retention import KEEP_ALL, RetentionPolicy, check_policy
 
 __all__ = ["SnapshotConfig"]
 
@@ -78,6 +79,10 @@ class SnapshotConfig:
             known = ", ".join(SnapshotTrigger)
             raise InvalidRequest(f"triggers: {err}; there are {known}") from None
         object.__setattr__(self, "triggers", triggers)
+        check_policy(self.retention)
+        check_list(self.logs, "logs", "keys of the state")
+        for key in self.logs:
+            check_name(key, "a key in logs")
         object.__setattr__(self, "logs", tuple(self.logs))
         positive = {
             "max_snapshot_size_mb": self.max_snapshot_size_mb,
@@ -88,5 +93,6 @@ class SnapshotConfig:
             "cache_mb": self.cache_mb,
         }
         for name, value in positive.items():
-            if value is not None and not value > 0:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and not (number and value > 0):
                 raise InvalidRequest(f"{name} must be greater than 0, not {value!r}")

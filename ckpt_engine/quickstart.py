@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,18 +39,21 @@ _KINDS = (
 
 
 async def create_checkpoint_engine(
-    url: str, config: SnapshotConfig | None = None, *, keys: Keyring | None = None
+    url: str | os.PathLike[str],
+    config: SnapshotConfig | None = None,
+    *,
+    keys: Keyring | None = None,
 ) -> CheckpointEngine:
     """Open the engine at a URL; close it with ``await engine.close()`` or ``async with``.
 
     Args:
-        url: ``sqlite:///path`` (or a bare path) for a file, ``postgresql://…`` for a server,
+        url: ``sqlite:///path`` (or a path as it is) for a file, ``postgresql://…`` for a server,
             ``memory:`` for none.
         config: How checkpoints are taken and kept.
         keys: Encrypts content at rest; a database is encrypted from its beginning or not at all.
 
     Raises:
-        InvalidRequest: The URL names no kind of store that there is.
+        InvalidRequest: The URL names no kind of store that there is, or the configuration is none.
         StoreUnavailable: The file cannot be opened, or the server not be reached.
         SchemaMismatch: Another version of the schema wrote it.
         WrongKey: It is encrypted, and not with a key of these.
@@ -64,8 +68,12 @@ async def create_checkpoint_engine(
     from .stores.copying import check_copied
     from .stores.encrypted import EncryptedStore, check_plain
 
-    config = config or SnapshotConfig()
-    store = await open_store(url, config)
+    if not isinstance(url, (str, os.PathLike)):
+        raise InvalidRequest(f"{url!r} is no URL: {_KINDS}")
+    config = SnapshotConfig() if config is None else config
+    if not isinstance(config, SnapshotConfig):
+        raise InvalidRequest(f"config is a SnapshotConfig(...), not {config!r:.60}")
+    store = await open_store(os.fspath(url), config)
     try:
         await check_copied(store)
         if keys is not None:

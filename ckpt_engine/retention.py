@@ -28,6 +28,7 @@ __all__ = [
     "KeepMilestones",
     "OnDemand",
     "RetentionPolicy",
+    "check_policy",
 ]
 
 
@@ -133,10 +134,23 @@ class RetentionPolicy(ABC):
         """Return the positions of those to keep, of one session's checkpoints, oldest first."""
 
     def __or__(self, other: RetentionPolicy) -> RetentionPolicy:
-        return _Either(self, other)
+        return _Either(self, check_policy(other))
 
     def __and__(self, other: RetentionPolicy) -> RetentionPolicy:
-        return _Both(self, other)
+        return _Both(self, check_policy(other))
+
+
+def check_policy(policy: RetentionPolicy) -> RetentionPolicy:
+    """Return a policy; refuse what is none.
+
+    Raises:
+        InvalidRequest: It is something else.
+    """
+    if not isinstance(policy, RetentionPolicy):
+        raise InvalidRequest(
+            f"a retention policy is one such as KEEP_LAST_N(100), not {policy!r:.60}"
+        )
+    return policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,11 @@ def short(value: Any, length: int = _PART) -> str:
         return _cut(value[:_LOOK], length)
     if isinstance(value, (list, dict)) and len(value) > _PART:
         return f"{len(value)} {'items' if isinstance(value, list) else 'keys'}"
-    return _cut(json.dumps(value, ensure_ascii=False, default=_other)[:_LOOK], length)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=_other)
+    except ValueError:  # Python turns no integer of over 4,300 digits into text
+        return f"{'a number' if isinstance(value, int) else 'something'} of very many digits"
+    return _cut(text[:_LOOK], length)
 
 
 def _other(value: Any) -> str:

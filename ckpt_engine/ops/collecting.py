@@ -15,7 +15,7 @@ from ..config import SnapshotConfig
 from ..errors import CheckpointError, InvalidRequest, Retryable
 from ..model import id_from_bytes, ids_from_bytes
 from ..reports import CollectReport
-from ..retention import Candidates, KeepAll, OnDemand, RetentionPolicy
+from ..retention import Candidates, KeepAll, OnDemand, RetentionPolicy, check_policy
 from ..retention_plan import KeepReason, plan_retention
 from ..store import HeadMoveRow, In, Pin, RunRow, Store, TagRow, ThreadRow, Tx
 from .dropping import check_unneeded, drop_checkpoints, drop_content
@@ -125,7 +125,7 @@ class Collecting(Upkeep):
         """
         if thread_id is not None and session_id is not None:
             raise InvalidRequest("give thread_id or session_id, not both")
-        chosen = policy or self.config.retention
+        chosen = self.config.retention if policy is None else check_policy(policy)
         name = thread_id or session_id
         sessions, before = await asyncio.gather(
             self._read(partial(_sessions, name=name)), self._store.size()

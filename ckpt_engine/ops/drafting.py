@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import codec
+from ..checks import check_list, check_object
 from ..errors import InvalidRequest
 from ..model import SnapshotTrigger, StepCommit, id_to_bytes
 from ..store import CheckpointRow, In
@@ -109,6 +110,11 @@ class Drafting(Forgetting):
         self, source: Source, start: Joined, parents: list[CheckpointRow], given: Given
     ) -> Draft:
         prefix = start.prefix
+        check_list(given.messages, "messages", "messages")
+        check_list(given.append, "append", "messages")
+        check_object(given.state, "state")
+        check_object(given.state_set, "state_set")
+        check_object(given.metadata, "metadata")
         if given.messages is not None:
             log = prepare.replaced(source, MESSAGES, prefix, given.messages, "messages")
         else:

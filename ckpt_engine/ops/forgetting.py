@@ -7,6 +7,7 @@ import logging
 import time
 from functools import partial
 
+from ..checks import check_name
 from ..config import SnapshotConfig
 from ..errors import InvalidRequest, Retryable, ThreadNotFound
 from ..reports import ForgetReport
@@ -76,6 +77,7 @@ class Forgetting(Collecting):
     async def _store_erase(self, name: str, *, total: bool) -> Erasure | None:
         """Erase in one transaction; return ``None`` where that was done before."""
         self._check_open()
+        check_name(name, "a thread id")
         at = now_ms()
 
         def work(tx: Tx) -> Erasure | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ..checks import check_name
 from ..errors import NameTaken
 from ..model import id_from_bytes
 from ..store import CheckpointRow, ThreadRow, Tx
 from .called import session_called
-from .source import Source, check_name
+from .source import Source
 from .tombstones import check_unerased, thread_key, unbury
 
 __all__ = ["MAIN", "make_branch", "make_root"]
@@ -27,10 +28,10 @@ def make_root(tx: Tx, name: str, at: int, *, anew: bool = False) -> ThreadRow:
     Raises:
         Erased: A thread of this name was erased (unless ``anew``).
     """
+    check_name(name, "a thread id")
     known = tx.thread(name)
     if known is not None:
         return known
-    check_name(name, "a thread id")
     if not anew:
         what = f"thread {name!r} (create_thread takes the name into use again)"
         check_unerased(tx, thread_key(name), what)

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ..checks import check_name
 from ..codec import decompress, digest_of, join_map, split_array, split_map, unpack
 from ..delta import apply
-from ..errors import CheckpointNotFound, Corrupted, InvalidRequest, ThreadNotFound
+from ..errors import CheckpointNotFound, Corrupted, ThreadNotFound
 from ..model import id_from_bytes, id_to_bytes
 from ..store import (
     Batch,
@@ -42,7 +43,6 @@ __all__ = [
     "Piece",
     "Source",
     "batches",
-    "check_name",
     "clip",
     "id_text",
     "inherited_pieces",
@@ -128,20 +128,6 @@ class TxBlobs(dict[bytes, bytes]):
         return self[digest]
 
 
-def check_name(name: str, what: str) -> None:
-    """Refuse what cannot be a name.
-
-    Raises:
-        InvalidRequest: It is no text, is empty, or has a lone surrogate.
-    """
-    if not isinstance(name, str) or not name or len(name) > 1000:
-        raise InvalidRequest(f"{what} is text of 1 to 1,000 characters, not {name!r:.60}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"{what} cannot have a lone surrogate") from None
-
-
 class Source:
     """Looks rows up; without a transaction, in memory only."""
 
@@ -181,9 +167,11 @@ class Source:
         """Return a thread; from memory it may be out of date.
 
         Raises:
+            InvalidRequest: This is no name.
             ThreadNotFound: There is none of this name.
             Erased: It was erased.
         """
+        check_name(name, "a thread id")
         if self._tx is None and (row := self._caches.threads.get(name)) is not None:
             return row
         row = self.tx.thread(name)
@@ -196,7 +184,6 @@ class Source:
 
     def maybe_thread(self, name: str) -> ThreadRow | None:
         """Return a thread, or ``None``."""
-        check_name(name, "a thread id")
         try:
             return self.thread(name)
         except ThreadNotFound:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import islice, takewhile
 from typing import Final
 
-from ..errors import CheckpointNotFound, InvalidRequest
+from ..checks import check_count
+from ..errors import CheckpointNotFound
 from ..model import (
     Checkpoint,
     CheckpointInfo,
@@ -162,6 +163,7 @@ class Travel(EngineBase):
         """Return the newest checkpoint at or before a step on the head's own path.
 
         Raises:
+            InvalidRequest: That is no step.
             CheckpointNotFound: The path begins after that step.
 
         Example:
@@ -169,6 +171,7 @@ class Travel(EngineBase):
                 await engine.snapshot("chat", append=[n])
             assert (await engine.time_travel_to_step("chat", 1)).messages == [0, 1]
         """
+        check_count(step, "step", least=None)
 
         def find(source: Source) -> Checkpoint:
             thread = source.thread(thread_id)
@@ -193,7 +196,8 @@ class Travel(EngineBase):
 
         Args:
             thread_id: The thread.
-            limit: At most so many; all when ``None``.
+            limit: So many, and what else has the last one's step, as there may be after a merge;
+                all when ``None``.
             before: Only steps below this one: the last step of a page gives the next page.
             trigger: Only those taken for this reason.
             tag: Only those with this tag.
@@ -206,8 +210,8 @@ class Travel(EngineBase):
             rest = await engine.list_time_travel_points("chat", before=page[-1].step)
             assert [point.step for point in rest] == [2, 1, 0]
         """
-        if limit is not None and limit < 0:
-            raise InvalidRequest(f"limit must be at least 0, not {limit}")
+        check_count(limit, "limit")
+        check_count(before, "before", least=None)
         wanted = TRIGGERS.index(parse_trigger(trigger)) if trigger is not None else None
 
         def find(source: Source) -> list[CheckpointInfo]:
@@ -222,7 +226,7 @@ class Travel(EngineBase):
                 and (wanted is None or row.trigger == wanted)
                 and (tagged is None or row.cid in tagged)
             )
-            return read.infos(source, list(islice(rows, limit)))
+            return read.infos(source, _page(rows, limit))
 
         return await self._read(find)
 
@@ -234,8 +238,8 @@ class Travel(EngineBase):
         Args:
             from_checkpoint_id: Where it begins.
             name: Its name, unique in the session.
-            thread_id: Its id; ``session/name`` when absent. The same request again returns the
-                thread that the first one made.
+            thread_id: Its id; ``session/name`` when absent. With an id the same request again
+                returns the thread that the first one made.
 
         Raises:
             CheckpointNotFound: There is no such checkpoint.
@@ -286,12 +290,22 @@ class Travel(EngineBase):
             ids = [await engine.snapshot("chat") for _ in range(3)]
             assert [info.id for info in await engine.path(ids[-1])] == ids
         """
+        check_count(limit, "limit")
 
         def find(source: Source) -> list[CheckpointInfo]:
             rows = ancestors(source, [source.checkpoint(checkpoint_id)], page=256)
             return read.infos(source, list(islice(rows, limit))[::-1])
 
         return await self._read(find)
+
+
+def _page(rows: Iterator[CheckpointRow], limit: int | None) -> list[CheckpointRow]:
+    """Return the first so many rows, and those after them that have the last one's step."""
+    page = list(islice(rows, limit))
+    if page:
+        last = page[-1].step
+        page += takewhile(lambda row: row.step == last, rows)
+    return page
 
 
 def head_of(source: Source, thread: ThreadRow) -> CheckpointRow:

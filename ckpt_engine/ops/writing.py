@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from .. import codec
+from ..checks import check_text
 from ..errors import CheckpointError, CheckpointNotFound, Conflict, IdReused, InvalidRequest
 from ..model import (
     CommittedStep,
@@ -105,6 +106,11 @@ class Writing(Drafting):
             raise InvalidRequest("give messages (all) or append (the new ones), not both")
         if parent_checkpoint_id is not None and expected_head is not UNSET:
             raise InvalidRequest("give parent_checkpoint_id or expected_head, not both")
+        if not isinstance(expected_head, Unset) and expected_head is not None:
+            id_to_bytes(expected_head)  # what is no id never becomes the head
+        texts = {"node": node, "next_node": next_node, "summary": summary}
+        for name, text in texts.items():
+            check_text(text, name)
         stored_id, named = new_stored_id(), checked_tags(tags) if tags else ()
         given = Given(
             messages=messages,

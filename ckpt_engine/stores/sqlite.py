@@ -249,6 +249,8 @@ class translated:  # noqa: N801  (used as a function; a generator takes three ti
     def __exit__(self, _: object, err: BaseException | None, trace: object) -> None:
         if isinstance(err, sqlite3.Error):
             raise _ours(err, self._where) from err
+        if isinstance(err, UnicodeDecodeError):  # in what SQLite says, or in a row
+            raise Corrupted(f"{self._where} is damaged or not a database: {err}") from err
 
 
 def _ours(err: sqlite3.Error, where: str) -> CheckpointError:

@@ -1,0 +1,143 @@
+"""What is of the wrong type is refused by name: nothing of it is taken apart or half-written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from ckpt_engine import (
+    KEEP_LAST_N,
+    CheckpointEngine,
+    SnapshotConfig,
+    create_checkpoint_engine,
+)
+from ckpt_engine.errors import Corrupted, InvalidRequest, Unstorable
+from ckpt_engine.stores.sqlite import translated
+
+Call = Callable[[CheckpointEngine], Awaitable[Any]]
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[CheckpointEngine]:
+    async with await create_checkpoint_engine(tmp_path / "ckpt.db") as engine:
+        await engine.snapshot("t", append=["first"])
+        yield engine
+
+
+def taken(**given: Any) -> Call:
+    return lambda engine: engine.snapshot("t", **given)
+
+
+MESSAGE = {"role": "user", "content": "hello"}
+WRONG: dict[str, Call] = {
+    "append=[...]": taken(append=MESSAGE),
+    "not a str: for one alone give append": taken(append="hello"),
+    "append must be a list of messages, not a set": taken(append={1, 2}),
+    "append must be a list of messages, not a int": taken(append=5),
+    "messages must be a list of messages, not a bytes": taken(messages=b"ab"),
+    "state must be a dict, not a list": taken(state=[("a", 1)]),
+    "metadata must be a dict, not a list": taken(metadata=[1]),
+    "node must be text, not 7": taken(node=7),
+    "node cannot have a lone surrogate": taken(node="a\ud800"),
+    "next_node must be text": taken(next_node=b"x"),
+    "summary must be text": taken(summary=["x"]),
+    "'zz' is not a checkpoint id": taken(expected_head="zz"),
+    "a thread id is text.*not 5": lambda engine: engine.get_latest(5),  # type: ignore[arg-type]
+    "a thread id cannot have": lambda engine: engine.get_latest("a\ud800"),
+    "a thread id is text.*not 6": lambda engine: engine.undo(6),  # type: ignore[arg-type]
+    "a thread id is text.*not 7": lambda engine: engine.forget(thread_id=7),  # type: ignore[arg-type]
+    "limit must be a whole number": lambda engine: engine.list_time_travel_points(
+        "t",
+        limit="5",  # type: ignore[arg-type]
+    ),
+    "before must be a whole number": lambda engine: engine.list_time_travel_points(
+        "t",
+        before="1",  # type: ignore[arg-type]
+    ),
+    "step must be a whole number": lambda engine: engine.time_travel_to_step("t", "1"),  # type: ignore[arg-type]
+    "a retention policy is one such as": lambda engine: engine.collect("last:3"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+async def test_an_argument_of_another_type_is_refused(
+    engine: CheckpointEngine, message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message.replace("[...]", r"\[\.\.\.\]")):
+        await WRONG[message](engine)
+    assert (await engine.get_latest("t")).messages == ["first"]
+    assert (await engine.verify()).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("message", "given"),
+    [
+        ("a retention policy", {"retention": "last:3"}),
+        ("logs must be a list", {"logs": "events"}),
+        ("a key in logs", {"logs": (1,)}),
+        ("interval_seconds must be", {"interval_seconds": "a"}),
+    ],
+)
+def test_a_configuration_is_checked_when_it_is_made(message: str, given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        SnapshotConfig(**given)
+
+
+def test_policies_are_combined_with_policies() -> None:
+    for combined in (lambda: KEEP_LAST_N(3) | 5, lambda: KEEP_LAST_N(3) & "all"):  # type: ignore[operator]
+        with pytest.raises(InvalidRequest, match="a retention policy"):
+            combined()
+
+
+@pytest.mark.parametrize(("url", "config"), [(None, None), (5, None), ("memory:", {"logs": ()})])
+async def test_what_is_no_url_or_configuration_is_refused(url: Any, config: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"give sqlite:|SnapshotConfig\(\.\.\.\)"):
+        await create_checkpoint_engine(url, config)
+
+
+@pytest.mark.parametrize("where", ["message", "content", "result"])
+async def test_a_number_of_very_many_digits_is_listed(engine: CheckpointEngine, where: str) -> None:
+    """Python does not turn it into text, so a line about it cannot have it."""
+    many = -(10**5000)
+    message = {"message": many, "content": {"role": "user", "content": {"n": many}}}.get(where, "x")
+    await engine.snapshot("t", append=[message], tools_result=many if where == "result" else None)
+    await engine.snapshot("t", append=["next"])
+    points = await engine.list_time_travel_points("t")
+    assert ("many digits" in points[1].summary) == (where != "result")
+    assert (await engine.get(points[1].id)).messages == ["first", message]
+    assert len((await engine.get_checkpoint_tree("t")).nodes) == 3
+
+
+async def test_pages_have_every_point_where_steps_are_equal(engine: CheckpointEngine) -> None:
+    (first,) = await engine.list_time_travel_points("t")
+    side = await engine.branch(first.id, "side")
+    await engine.snapshot(side.id, append=["theirs"])
+    await engine.snapshot("t", append=["ours"])
+    await engine.merge_branch(side.id, "t")
+    every = await engine.list_time_travel_points("t")
+    assert [point.step for point in every] == [2, 1, 1, 0]
+    for limit in (1, 2, 3):
+        paged, page = [], await engine.list_time_travel_points("t", limit=limit)
+        while page:
+            paged += page
+            before = page[-1].step
+            page = await engine.list_time_travel_points("t", limit=limit, before=before)
+        assert paged == every
+
+
+async def test_a_model_without_a_json_form_is_refused_by_its_path(engine: CheckpointEngine) -> None:
+    class Blob(BaseModel):
+        data: bytes
+
+    with pytest.raises(Unstorable, match=r"append\[1\]\['blob'\]: a .*Blob has no JSON form"):
+        await engine.snapshot("t", append=["fine", {"blob": Blob(data=b"\xff")}])
+
+
+def test_a_message_of_the_driver_that_is_no_text_means_damage() -> None:
+    """As where a damaged schema is named in it."""
+    with pytest.raises(Corrupted, match=r"a\.db is damaged"), translated("a.db"):
+        b"\xff".decode()
