@@ -131,7 +131,10 @@ class RetentionPolicy(ABC):
 
     @abstractmethod
     def kept(self, checkpoints: Candidates, now: datetime) -> Collection[int]:
-        """Return the positions of those to keep, of one session's checkpoints, oldest first."""
+        """Return the positions of those to keep, of one session's checkpoints, oldest first.
+
+        They can be looked at only during the call: some is read when it is asked for.
+        """
 
     def __or__(self, other: RetentionPolicy) -> RetentionPolicy:
         return _Either(self, check_policy(other))

@@ -22,7 +22,7 @@ from .retention import Candidates, RetentionPolicy
 
 __all__ = ["KeepReason", "RetentionPlan", "flipped", "plan_retention"]
 
-_FLIPPED = bytes([True, False]).ljust(256)
+_FLIPPED = bytes([True, False]).ljust(256, b"\0")
 
 
 class KeepReason(StrEnum):

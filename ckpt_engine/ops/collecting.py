@@ -168,7 +168,7 @@ class Collecting(Upkeep):
             except StaleError:
                 continue
             finally:
-                # what is gone may stay: it is looked for again before anything goes on from it
+                # what is gone may stay: it is looked for again before a checkpoint goes on from it
                 self._caches.checkpoints.drop(*plan.changed)
                 self._caches.cids.drop(*plan.sweep.relink)
             return plan

@@ -110,7 +110,7 @@ def _copied(
         for row in rest:
             length, _, own = log_lengths(row).get(name, (0, b"", 0))
             items += source.items(row.lineage, name, length - own, length) if own > 0 else []
-        if items:
+        if items or name != MESSAGES:  # an empty log is one, too
             copied[name] = items
     return copied
 
@@ -130,7 +130,7 @@ def _after_rewriting(source: Source, parents: Sequence[CheckpointRow]) -> dict[s
             common = min(len(mine), len(theirs))
             common = next((i for i, (x, y) in pairs if x != y), common)
             copied[name] = copied.get(name, []) + theirs[common:]
-    return {name: items for name, items in copied.items() if items}
+    return {name: items for name, items in copied.items() if items or name != MESSAGES}
 
 
 def _log(source: Source, row: CheckpointRow, name: str) -> list[bytes]:

@@ -16,7 +16,7 @@ __all__ = ["Session", "among", "exactly", "load", "picked", "times_of"]
 V = TypeVar("V")
 
 _COLUMNS = ("cid", "id", "step", "own", "state", "logs")
-_ID, _STEP = 1, 2
+_ID, _STEP = _COLUMNS.index("id"), _COLUMNS.index("step")
 _PARTS = 16  # ranges that are sooner gone through, one by one, than a list
 _SPARSE = 2  # so many times as long as there are keys, a range is still read faster than a list
 
@@ -195,7 +195,7 @@ def among(keys: Sequence[int]) -> Cond:
 
 
 def exactly(keys: Sequence[int]) -> list[Cond]:
-    """Return conditions of which each row of these keys, in order, meets one, and no other row."""
+    """Return conditions of which each row of these keys, all different, meets one, and no other."""
     gaps = (n for n, (one, other) in enumerate(pairwise(keys), 1) if other - one != 1)
     parts = [0, *islice(gaps, _PARTS), len(keys)]
     if len(parts) > _PARTS + 1:

@@ -123,12 +123,13 @@ def relinked(session: Session, gone: set[int]) -> dict[int, list[int]]:
         parents = session.parents(child)
         if gone.isdisjoint(parents):
             continue
-        if len(parents) == 1 and not _has_join(session, parents[0], gone):
+        plain = len(parents) == 1 and child not in session.joined
+        if plain and not _has_join(session, parents[0], gone):
             continue
         kept = nearest_kept(
             parents, gone, lambda n: GraphNode(session.steps[n], session.parents(n))
         )
-        first = _on_line(session, parents[0], gone)
+        first = _on_line(session, session.firsts[child], gone)
         rest = [session.cids[n] for n in kept if n != first]
         if rest or child in session.joined:
             found[session.cids[child]] = rest
@@ -145,11 +146,11 @@ def _has_join(session: Session, start: int, gone: set[int]) -> bool:
     return False
 
 
-def _on_line(session: Session, start: int, gone: set[int]) -> int | None:
-    at: int | None = start
+def _on_line(session: Session, start: int | None, gone: set[int]) -> int | None:
+    """Return the nearest that stays on a line of first parents."""
+    at = start
     while at is not None and at in gone:
-        parents = session.parents(at)
-        at = parents[0] if parents else None
+        at = session.firsts[at]
     return at
 
 

@@ -211,6 +211,12 @@ class _Session:
         state = self.source.state(row.state)
         if digest_of_row(row, [edge.parent for edge in edges], state.digest) != row.digest:
             self._report("checkpoint", _name(row), "it does not match its digest")
+        logs = log_lengths(row)
+        for key, value in state.values.items():
+            if value == codec.LOG_PLACE and key not in logs:
+                self._report(
+                    "checkpoint", _name(row), f"it does not say how long its log {key!r} is"
+                )
         self._content(row, state.values.values())
 
     def _content(self, row: CheckpointRow, values: Iterable[bytes]) -> None:

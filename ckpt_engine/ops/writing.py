@@ -193,7 +193,8 @@ class Writing(Drafting):
         """Return the content that a step with these parents starts from, without committing.
 
         Raises:
-            CheckpointNotFound: A parent is not committed.
+            CheckpointNotFound: A parent was never committed, or is gone; what was collected since
+                may still be answered from memory.
 
         Example:
             first = await engine.snapshot("chat", append=["hello"])
@@ -260,9 +261,11 @@ class Writing(Drafting):
                 continue
             except CheckpointNotFound:
                 if anew:
+                    self._caches.clear()
                     raise
                 anew = True  # a parent that was remembered may have been collected since
-                self._caches.clear()
+                self._caches.checkpoints.drop(*(parent.id for parent in draft.parents))
+                self._caches.cids.drop(*(parent.cid for parent in draft.parents))
                 continue
             if isinstance(found, Placed):
                 self._remember(draft, found)

@@ -6,6 +6,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import lru_cache
 from typing import Any, cast
 
@@ -161,9 +162,21 @@ def _lists_sql(
     A row at a time would make a tuple of each: twice as slow, and work for the garbage collector.
     """
     kinds = kinds_of(cast("Any", table))
-    packed = [_PACKED_IDS if (table, name) == _IDS else _PACKED[kinds[name]] for name in names]
+    packed = [
+        _PACKED_IDS if (table, name) == _IDS and _keeps_bytes() else _PACKED[kinds[name]]
+        for name in names
+    ]
     lists = (sql.format(name=name) for (sql, _), name in zip(packed, names, strict=True))
     return ", ".join(lists), [unpack for _, unpack in packed]
+
+
+@lru_cache
+def _keeps_bytes() -> bool:
+    """Return whether this SQLite joins bytes as they are; older ones end at the first zero."""
+    some = bytes([0xFF, 0, 0xC3, 0xED, 0])
+    sql = "SELECT CAST(group_concat(x, '') AS BLOB) FROM (SELECT ? AS x UNION ALL SELECT ?)"
+    with closing(sqlite3.connect(":memory:")) as db:
+        return bool(db.execute(sql, (some, some)).fetchone()[0] == some + some)
 
 
 def _unhexed(packed: str) -> list[bytes | None]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ..config import SnapshotConfig
 from ..errors import CheckpointNotFound, IdReused, InvalidRequest, ThreadNotFound
 from ..model import CommittedStep, StepCommit, WorkflowRun, new_checkpoint_id
-from .contract_base import ContractBase, contents, say
+from .contract_base import ContractBase, OpenEngine, contents, say
 
 if TYPE_CHECKING:
     from ..engine import CheckpointEngine
@@ -169,6 +170,18 @@ class StepContract(ContractBase):
         last = await engine.get(await _step(engine, step, frontier))
         assert contents(last) == said
         assert len(await engine.path(last.id)) == 1 + 12 * 4 + 1
+
+    async def test_a_join_brings_in_a_log_without_items(self, opened: OpenEngine) -> None:
+        engine = await opened(SnapshotConfig(logs=("events",)))
+        root = await _begun(engine)
+        first = await _step(engine, 1, (root,), state_set={"n": 1})
+        beside = await _step(engine, 2, (root,), first=False, state_set={"events": []})
+        await _step(engine, 3, (first, beside))
+        latest = await engine.get_latest("wf")
+        assert latest.state == {"model": "m", "n": 1, "events": []}
+        await engine.snapshot("wf", state={**latest.state, "events": ["one"]})
+        assert (await engine.get_latest("wf")).state["events"] == ["one"]
+        assert (await engine.verify()).problems == ()
 
     async def test_a_frontier_reaches_back_over_the_branch_point(
         self, engine: CheckpointEngine

@@ -27,6 +27,7 @@ from ckpt_engine.ops.session import load
 from ckpt_engine.ops.source import Source
 from ckpt_engine.retention import Candidates, RetentionPolicy
 from ckpt_engine.store import CheckpointRow, StateRow
+from ckpt_engine.stores import sqlite
 
 from .test_schema import url_of
 
@@ -108,6 +109,70 @@ async def test_two_that_collect_at_once_count_right(engine: CheckpointEngine) ->
     assert (await engine.verify()).problems == ()
     await engine.collect(KEEP_LAST_N(1), thread_id="t")
     assert (await engine.verify()).problems == ()
+
+
+async def test_a_parent_of_a_join_stays_known_where_the_first_line_is_gone(
+    engine: CheckpointEngine,
+) -> None:
+    """The nearest kept one of another line takes the place of one that is dropped."""
+    await engine.create_thread("t")
+    root = await _step(engine, 0)
+    x = await _step(engine, 1, root)
+    y0 = await _step(engine, 2, root, first=False)
+    y = await _step(engine, 3, y0)
+    z = await _step(engine, 4, root, first=False)
+    join = await _step(engine, 5, x, y, z)
+    await _step(engine, 6, join)
+    for n, kept in enumerate((y0, y, z, join)):
+        await engine.tag(kept, f"tag {n}")
+    await engine.collect(KEEP_LAST_N(1), session_id="t")
+    assert (await engine.get_info(join)).parents == (y, z)
+    for tag, parents in (("tag 1", (y0, z)), ("tag 0", (z,)), ("tag 2", ())):
+        await engine.untag("t", tag)
+        await engine.collect(KEEP_LAST_N(1), session_id="t")
+        assert (await engine.get_info(join)).parents == parents
+        assert (await engine.verify()).problems == ()
+
+
+async def test_many_pins_are_no_matter(engine: CheckpointEngine) -> None:
+    ids = [str(await engine.snapshot("t", append=[n])) for n in range(6)]
+    for n in range(50):
+        await engine.pin(ids[2:4], f"owner {n}", ttl_seconds=60)
+    report = await engine.collect(KEEP_LAST_N(1), thread_id="t")
+    assert report.dropped == (ids[0], ids[1], ids[4])
+    for n in range(50):
+        await engine.unpin(f"owner {n}")
+    assert (await engine.collect(KEEP_LAST_N(1), thread_id="t")).dropped == (ids[2], ids[3])
+    assert (await engine.verify()).problems == ()
+
+
+@pytest.mark.parametrize("runs", [1, 2, 16, 17, 40])
+async def test_what_is_dropped_in_runs_goes_and_nothing_else(
+    engine: CheckpointEngine, runs: int
+) -> None:
+    ids = [str(await engine.snapshot("t", append=[n])) for n in range(3 * runs + 1)]
+    for at in range(0, len(ids), 3):
+        await engine.tag(ids[at], f"tag {at}")
+    report = await engine.collect(KEEP_LAST_N(1), thread_id="t")
+    assert report.dropped == tuple(i for at, i in enumerate(ids) if at % 3)
+    points = await engine.list_time_travel_points("t")
+    assert [point.id for point in points] == ids[::-3]
+    assert (await engine.verify()).problems == ()
+
+
+async def test_an_older_sqlite_that_ends_at_a_zero_byte_reads_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await create_checkpoint_engine(tmp_path / "ckpt.db") as engine:
+        ids = [str(await engine.snapshot("t", append=[n])) for n in range(9)]
+        reports = []
+        for keeps in (True, False):
+            monkeypatch.setattr(sqlite, "_keeps_bytes", lambda keeps=keeps: keeps)
+            sqlite._lists_sql.cache_clear()
+            reports.append(await engine.collect(KEEP_LAST_N(2), dry_run=True))
+        sqlite._lists_sql.cache_clear()
+        assert reports[0] == reports[1]
+        assert reports[0].dropped == tuple(ids[:7])
 
 
 @pytest.mark.parametrize("who", ["the same engine", "another one"])
