@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PURE = {
     f"ckpt_engine.{name}"
     for name in (
+        "checks",
         "codec",
         "delta",
         "graph",
@@ -168,7 +169,8 @@ def test_errors_and_values_import_nothing_else_of_ours() -> None:
 
 
 def test_the_configuration_knows_values_and_policies() -> None:
-    assert broken("ckpt_engine.config", BASE | {"ckpt_engine.retention"}) == []
+    known = {"ckpt_engine.checks", "ckpt_engine.retention"}
+    assert broken("ckpt_engine.config", BASE | known) == []
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
