@@ -145,7 +145,7 @@ class Draft:
                 return None
             size += sum(map(len, log.items))
             apart.append(log.blobs)
-        return size + sum(len(value) for blobs in apart if blobs for value in blobs.values())
+        return size + sum(len(value) for blobs in apart for value in blobs.values())
 
 
 def log_lengths(row: CheckpointRow | None) -> dict[str, tuple[int, bytes, int]]:

@@ -87,7 +87,7 @@ def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sw
         threads=picked(owners, compress(session.lineage, goes)),
         known=frozenset(owners),
         ended=_ended(session, dropped),
-        relink=relinked(session, set(dropped)) if session.joined else {},
+        relink=relinked(session, set(dropped)),
         states=_dead_states(tx, *(compress(session.states, some) for some in (stays, goes))),
         batches=batches,
         trims=trims,

@@ -6,7 +6,7 @@ A session at a time, each in one read transaction, so that no long reader lets t
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -211,20 +211,18 @@ class _Session:
         state = self.source.state(row.state)
         if digest_of_row(row, [edge.parent for edge in edges], state.digest) != row.digest:
             self._report("checkpoint", _name(row), "it does not match its digest")
-        logs = log_lengths(row)
-        for key, value in state.values.items():
-            if value == codec.LOG_PLACE and key not in logs:
-                self._report(
-                    "checkpoint", _name(row), f"it does not say how long its log {key!r} is"
-                )
-        self._content(row, state.values.values())
+        self._content(row, state.values)
 
-    def _content(self, row: CheckpointRow, values: Iterable[bytes]) -> None:
+    def _content(self, row: CheckpointRow, values: Mapping[str, bytes]) -> None:
         """Decode what a read would decode."""
         result_of(self.source, row)
-        for value in values:
+        logs = log_lengths(row)
+        for key, value in values.items():
             if value != codec.LOG_PLACE:
                 codec.unpack(value, self.source.blobs)
+            elif key not in logs:
+                what = f"it does not say how long its log {key!r} is"
+                self._report("checkpoint", _name(row), what)
         if row.meta is not None:
             codec.unpack(row.meta, self.source.blobs)
 
