@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from .. import codec
 from ..store import CheckpointRow
 from .place import Placed
-from .prepare import Draft, log_lengths
+from .prepare import Draft, LogDraft, log_lengths
 from .read import unpack_state
 from .source import MESSAGES, Caches, Source
 
@@ -72,12 +72,8 @@ def content_after(caches: Caches, draft: Draft, placed: Placed) -> Content | Non
     lists: dict[str, list[Any]] = {}
     try:
         for name, log in draft.logs.items():
-            old = before.messages if name == MESSAGES else before.state.get(name, [])
-            made = old[: log.keep]
-            for run in log.runs:
-                made += [codec.unpack(item, log.blobs) for item in run.fresh]
-                made += old[run.start : run.stop]
-            lists[name] = made + [codec.unpack(item, log.blobs) for item in log.items]
+            if (old := _shown(before, name, log)) is not None:
+                lists[name] = _after(old, log)
             size += sum(map(len, (*log.fresh, *log.items, *log.blobs.values())))
         state: dict[str, Any] = {}
         for key, packed in placed.state.values.items():
@@ -88,9 +84,27 @@ def content_after(caches: Caches, draft: Draft, placed: Placed) -> Content | Non
             else:
                 state[key] = codec.unpack(packed, draft.state_blobs)
                 size += len(packed)
-    except KeyError:  # a large value that stands elsewhere
+    except KeyError:  # a large value that stands elsewhere, a log that was not shown
         return None
     return Content(lists[MESSAGES], state, placed.state.values, size)
+
+
+def _shown(before: Content, name: str, log: LogDraft) -> list[Any] | None:
+    """Return what a log held, or ``None``: it held something, and the state did not show it."""
+    if name == MESSAGES:
+        return before.messages
+    if before.packed.get(name) == codec.LOG_PLACE:
+        shown: list[Any] = before.state[name]
+        return shown
+    return None if log.base else []
+
+
+def _after(old: list[Any], log: LogDraft) -> list[Any]:
+    made = old[: log.keep]
+    for run in log.runs:
+        made += [codec.unpack(item, log.blobs) for item in run.fresh]
+        made += old[run.start : run.stop]
+    return made + [codec.unpack(item, log.blobs) for item in log.items]
 
 
 def _weight(value: Any) -> int:

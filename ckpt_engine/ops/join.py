@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 
+from .. import codec
 from ..store import CheckpointRow
 from .prepare import log_lengths
 from .source import MESSAGES, Source
@@ -147,7 +148,8 @@ def _joined_state(
 ) -> tuple[dict[str, bytes] | None, tuple[str, ...]]:
     """Return the state with every change since the parting, in step order, and disputed keys.
 
-    A key is disputed where the step that changed it last did not follow all others that did.
+    A key is disputed where the step that changed it last did not follow all others that did; lists
+    that are logs are joined, and not at odds with each other.
     """
     if all(row.state == parents[0].state for row in parents):
         return None, ()
@@ -156,6 +158,7 @@ def _joined_state(
     known = {cut.cid: base} if cut else {}
     behind: dict[int, int] = {}  # the steps that a step follows, itself too, as bits
     changed: dict[str, int] = {}
+    settled: dict[str, int] = {}  # the same without those that made a log of it
     disputed: dict[str, bool] = {}
     for number, row in enumerate(done):
         values = known[row.cid] = source.state(row.state).values
@@ -163,8 +166,11 @@ def _joined_state(
         before = [known.get(p, base) for p in above] or [base]
         behind[row.cid] = reduce(or_, (behind.get(p, 0) for p in above), 1 << number)
         for key in _apply(state, values, before):
-            disputed[key] = bool(changed.get(key, 0) & ~behind[row.cid])
+            log = values.get(key) == codec.LOG_PLACE
+            others = settled if log else changed
+            disputed[key] = bool(others.get(key, 0) & ~behind[row.cid])
             changed[key] = changed.get(key, 0) | 1 << number
+            settled[key] = settled.get(key, 0) | (not log) << number
     return state, tuple(sorted(key for key, both in disputed.items() if both))
 
 

@@ -125,12 +125,11 @@ def unpack_state(
 ) -> dict[str, Any]:
     """Return a packed state's values; its logs are read from the checkpoint's lineage."""
     state: dict[str, Any] = {}
-    blobs = source.blobs if source.has_tx else {}
     for key, value in packed.items():
         if value == LOG_PLACE and row is not None:
             state[key] = source.values(row.lineage, key, 0, logs[key][0])
         else:
-            state[key] = unpack(value, blobs)
+            state[key] = unpack(value, source.blobs)
     return state
 
 

@@ -114,13 +114,15 @@ class Caches:
 
 
 class TxBlobs(dict[bytes, bytes]):
-    """Blobs by digest, read when they are asked for."""
+    """Blobs by digest, read when they are asked for; a ``MissError`` without a transaction."""
 
-    def __init__(self, tx: Tx) -> None:
+    def __init__(self, tx: Tx | None) -> None:
         super().__init__()
         self._tx = tx
 
     def __missing__(self, digest: bytes) -> bytes:
+        if self._tx is None:
+            raise MissError
         row = self._tx.one(Blob, digest=digest)
         if row is None:
             raise Corrupted(f"a large value is missing: blob {digest.hex()}")
@@ -150,15 +152,10 @@ class Source:
         return self._tx
 
     @property
-    def has_tx(self) -> bool:
-        """Whether there is a transaction to read with."""
-        return self._tx is not None
-
-    @property
     def blobs(self) -> TxBlobs:
         """Large values by digest."""
         if self._blobs is None:
-            self._blobs = TxBlobs(self.tx)
+            self._blobs = TxBlobs(self._tx)
         return self._blobs
 
     # --- threads ---

@@ -4,7 +4,8 @@ Needs ``pytest``, ``pytest-asyncio`` (in auto mode) and ``hypothesis``.
 """
 
 from .engine_contract import EngineContract
-from .machine import CollectingMachine, EngineMachine
+from .machine import EngineMachine
+from .machine_collecting import CollectingMachine
 from .store_contract import StoreContract
 
 __all__ = ["CollectingMachine", "EngineContract", "EngineMachine", "StoreContract"]

@@ -171,6 +171,13 @@ class StepContract(ContractBase):
         assert contents(last) == said
         assert len(await engine.path(last.id)) == 1 + 12 * 4 + 1
 
+    async def test_a_large_value_is_found_for_a_step_without_a_conversation(
+        self, engine: CheckpointEngine
+    ) -> None:
+        large = "long " * 4000
+        first = str(await engine.snapshot("chat", state={"text": large}))
+        assert (await engine.join((first,))).state == {"text": large}
+
     async def test_a_join_brings_in_a_log_without_items(self, opened: OpenEngine) -> None:
         engine = await opened(SnapshotConfig(logs=("events",)))
         root = await _begun(engine)
@@ -182,6 +189,36 @@ class StepContract(ContractBase):
         await engine.snapshot("wf", state={**latest.state, "events": ["one"]})
         assert (await engine.get_latest("wf")).state["events"] == ["one"]
         assert (await engine.verify()).problems == ()
+
+    @pytest.mark.parametrize(
+        "meanwhile", [{"state_delete": ["events"]}, {"state_set": {"events": b"-"}}]
+    )
+    async def test_a_log_that_was_no_list_meanwhile_goes_on(
+        self, opened: OpenEngine, meanwhile: dict[str, Any]
+    ) -> None:
+        engine = await opened(SnapshotConfig(logs=("events",)))
+        root = await _begun(engine)
+        first = await _step(engine, 1, (root,), state_set={"events": ["a", "b"]})
+        without = await _step(engine, 2, (first,), **meanwhile)
+        await engine.join((without,))  # as a workflow does before each step, so it is remembered
+        again = await _step(engine, 3, (without,), state_set={"events": ["a", "b", "c"]})
+        joined, read = await engine.join((again,)), await engine.get(again)
+        assert joined.state == read.state == {"model": "m", "events": ["a", "b", "c"]}
+
+    async def test_logs_that_begin_side_by_side_are_joined_and_not_disputed(
+        self, opened: OpenEngine
+    ) -> None:
+        engine = await opened(SnapshotConfig(logs=("events",)))
+        root = await _begun(engine)
+        left = await _step(engine, 1, (root,), state_set={"events": ["left"]})
+        right = await _step(engine, 2, (root,), first=False, state_set={"events": ["right"]})
+        joined = await engine.join((left, right))
+        assert joined.state == {"model": "m", "events": ["left", "right"]}
+        assert joined.disputed == ()
+        other = await _step(engine, 3, (root,), first=False, state_set={"events": "no list"})
+        assert (await engine.join((left, other))).disputed == ("events",)
+        again = await _step(engine, 4, (root,), first=False, state_set={"events": ["list"]})
+        assert (await engine.join((other, again))).disputed == ("events",)
 
     async def test_a_frontier_reaches_back_over_the_branch_point(
         self, engine: CheckpointEngine

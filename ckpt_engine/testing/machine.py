@@ -10,75 +10,43 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ..config import SnapshotConfig
 from ..errors import Erased, InvalidRequest, MergeConflictError, NameTaken
 from ..graph import GraphNode, ancestors, is_ancestor
 from ..merge import Content, base_ids, find_base, merge_content, resolve_base
-from ..model import seed_ids
-from ..retention import KEEP_AGE, KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
-from .strategies import messages, states, stored_values
+from ..model import StepCommit, new_checkpoint_id, seed_ids
+from .machine_model import HOW, LOG, Kept, Line, Step, draw_lines, draw_state, few, joined
+from .strategies import stored_values
 
 if TYPE_CHECKING:
     from ..engine import CheckpointEngine
 
-__all__ = ["CollectingMachine", "EngineMachine"]
+__all__ = ["EngineMachine", "with_error"]
 
 _T = TypeVar("_T")
+_tags = st.sampled_from(["best", "v1"])
 _names = st.sampled_from(["cheap", "bold", "again", "été"])
-HOW = ("append", "full", "edit", "shorten", "neither")
-"""How a snapshot gives its conversation."""
-
-_few = st.lists(messages, max_size=3)
-_policies = st.one_of(
-    st.builds(KEEP_LAST_N, st.integers(1, 4)),
-    st.builds(KEEP_MILESTONES, st.integers(1, 4), st.sampled_from(["thread", "session"])),
-    st.just(KEEP_AGE(timedelta(days=1))),
-    st.just(KEEP_LAST_N(1) & KEEP_AGE(timedelta(days=1))),
-)
-
-
-@dataclass
-class _Kept:
-    """What the model knows of a checkpoint."""
-
-    thread: str
-    step: int
-    parents: tuple[str, ...]
-    messages: list[Any]
-    state: dict[str, Any]
-    result: Any = None
-    next_node: str | None = None
-    tags: set[str] = field(default_factory=set)
-
-
-@dataclass
-class _Line:
-    """What the model knows of a thread; ``undoable`` are the heads that ``undo`` goes back to."""
-
-    session: str
-    origin: str | None
-    head: str | None
-    undoable: list[str] = field(default_factory=list)
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Snapshot, append, edit, rewind, undo, branch, merge, tag, optimize and reopen.
+    """Snapshot, append, edit, steps side by side, rewind, undo, branch, merge, tag and reopen.
 
     Attributes:
         durable: Whether an engine that is opened again has what was written.
+        config: What the engine is to be opened with: one key of the state is a log.
     """
 
     durable: ClassVar[bool] = True
+    config: ClassVar[SnapshotConfig] = SnapshotConfig(logs=(LOG,))
 
     async def open_engine(self, folder: Path) -> CheckpointEngine:
-        """Open the engine that lives in ``folder``; a second call opens the same one again."""
+        """Open the engine in ``folder`` with ``self.config``; opened again it is the same one."""
         raise NotImplementedError
 
     def __init__(self) -> None:
@@ -88,9 +56,9 @@ class EngineMachine(RuleBasedStateMachine):
         seed_ids(b"machine")
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="ckpt-machine-"))
-        self.kept: dict[str, _Kept] = {}
+        self.kept: dict[str, Kept] = {}
         self.erased: set[str] = set()
-        self.lines: dict[str, _Line] = {}
+        self.lines: dict[str, Line] = {}
         self.engine: Any = self.run(self.open_engine(self.folder))
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -124,9 +92,11 @@ class EngineMachine(RuleBasedStateMachine):
         number = data.draw(st.integers(0, len(mine) - 1), label="checkpoint")
         return mine[number]
 
-    def record(self, checkpoint_id: str | None, kept: _Kept) -> None:
+    def record(self, checkpoint_id: str | None, kept: Kept) -> None:
         assert checkpoint_id is not None
         assert checkpoint_id not in self.kept
+        before = [self.kept[parent].logged for parent in kept.parents]
+        kept.logged = any(before) or isinstance(kept.state.get(LOG), list)
         self.kept[checkpoint_id] = kept
         self.lines[kept.thread].head = checkpoint_id
 
@@ -138,30 +108,30 @@ class EngineMachine(RuleBasedStateMachine):
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
         for name in ("first", "second"):
-            self.lines[name] = _Line(name, None, None)
+            self.lines[name] = Line(name, None, None)
             self._snapshot(name, data, None)
 
     def _snapshot(self, thread: str, data: st.DataObject, parent: str | None) -> None:
         head = parent or self.lines[thread].head
-        old = self.kept[head] if head else _Kept(thread, -1, (), [], {})
+        old = self.kept[head] if head else Kept(thread, -1, (), [], {})
         how = data.draw(st.sampled_from(HOW), label="how")
         given: dict[str, Any] = {}
         new = old.messages
         if how == "append":
-            given["append"] = data.draw(_few)
+            given["append"] = data.draw(few)
             new = [*old.messages, *given["append"]]
         elif how == "full":
-            new = given["messages"] = [*old.messages, *data.draw(_few)]
+            new = given["messages"] = [*old.messages, *data.draw(few)]
         elif how == "edit":
             keep = data.draw(st.integers(0, len(old.messages)), label="keep")
-            new = given["messages"] = [*old.messages[:keep], *data.draw(_few)]
+            new = given["messages"] = [*old.messages[:keep], *data.draw(few)]
         elif how == "shorten":
             drop = data.draw(st.sets(st.integers(0, len(old.messages))), label="drop")
             new = [message for at, message in enumerate(old.messages) if at not in drop]
             summary = data.draw(st.integers(0, len(new)), label="summary")
-            new[summary:summary] = data.draw(_few)
+            new[summary:summary] = data.draw(few)
             given["messages"] = new
-        state = data.draw(st.none() | states, label="state")
+        state = draw_state(data, old.state) if data.draw(st.booleans(), label="state") else None
         result, node = data.draw(stored_values), data.draw(st.none() | st.just("model"))
         checkpoint_id = self.run(
             self.engine.snapshot(
@@ -176,7 +146,7 @@ class EngineMachine(RuleBasedStateMachine):
         parents = (head,) if head else ()
         self.record(
             checkpoint_id,
-            _Kept(
+            Kept(
                 thread,
                 self.run(self.engine.get_info(str(checkpoint_id))).step,
                 parents,
@@ -203,6 +173,50 @@ class EngineMachine(RuleBasedStateMachine):
         mine = list(ancestors([str(self.lines[thread].head)], self.lookup))
         self._snapshot(thread, data, data.draw(st.sampled_from(mine), label="parent"))
 
+    @rule(data=st.data(), join=st.booleans())
+    def steps_side_by_side(self, data: st.DataObject, join: bool) -> None:
+        thread = self.draw_thread(data)
+        begun = str(self.lines[thread].head)
+        start = self.kept[begun]
+        steps = draw_lines(data, start)
+        tips = {step.line: begun for step in steps}
+        said = {step.line: start.messages for step in steps}
+        waiting = {line: [step for step in steps if step.line == line] for line in tips}
+        for line in data.draw(st.permutations([step.line for step in steps]), label="as they end"):
+            step = waiting[line].pop(0)
+            said[line] = [*said[line], *step.append]
+            first = line == 0 or tips[line] != begun
+            new = Kept(thread, step.step, (tips[line],), said[line], step.after)
+            tips[line] = self._step(new, step, first=first)
+        newest = steps[-1]
+        if not join:
+            self.lines[thread].head = tips[newest.line]
+            return
+        parents = tuple(tips[line] for line in sorted(tips))
+        messages, state, disputed = joined(start, steps)
+        found = self.run(self.engine.join(parents))
+        assert repr((found.messages, found.state)) == repr((messages, state))
+        assert found.disputed == disputed
+        after = Step(0, newest.step + 1, data.draw(few), None, {"plan": "joined"}, set(), state)
+        messages = [*messages, *after.append]
+        self._step(Kept(thread, after.step, parents, messages, after.after), after, first=True)
+
+    def _step(self, new: Kept, step: Step, *, first: bool) -> str:
+        commit = StepCommit(
+            checkpoint_id=new_checkpoint_id(),
+            thread_id=new.thread,
+            step=new.step,
+            parents=new.parents,
+            first=first,
+            append=step.append,
+            state_set=step.state_set,
+            state_delete=sorted(step.state_delete),
+        )
+        assert self.run(self.engine.commit_step(commit)).created
+        assert not self.run(self.engine.commit_step(commit)).created
+        self.record(commit.checkpoint_id, new)
+        return commit.checkpoint_id
+
     @rule(data=st.data(), name=_names)
     def branch(self, data: st.DataObject, name: str) -> None:
         origin = self.draw_checkpoint(data)
@@ -214,7 +228,7 @@ class EngineMachine(RuleBasedStateMachine):
             return
         thread = self.run(self.engine.branch(origin, name))
         assert (thread.origin, thread.head, thread.session_id) == (origin, origin, session)
-        self.lines[thread.id] = _Line(session, origin, origin)
+        self.lines[thread.id] = Line(session, origin, origin)
 
     @rule(data=st.data(), strategy=st.sampled_from(["raise", "ours", "theirs"]))
     def merge(self, data: st.DataObject, strategy: Literal["raise", "ours", "theirs"]) -> None:
@@ -231,9 +245,9 @@ class EngineMachine(RuleBasedStateMachine):
             return
         base = find_base([ours], [theirs], self.lookup)
         contents = {i: self.content(i) for i in (*base_ids(base), ours, theirs)}
-        merged = merge_content(
-            resolve_base(base, contents), contents[ours], contents[theirs], strategy=strategy
-        )
+        logs = self.config.logs
+        three = resolve_base(base, contents, logs), contents[ours], contents[theirs]
+        merged = merge_content(*three, strategy=strategy, logs=logs)
         if merged.conflicts:
             error = with_error(self.run, work, MergeConflictError)
             assert isinstance(error, MergeConflictError)
@@ -246,7 +260,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert info.parents == parents
         self.record(
             result.checkpoint_id,
-            _Kept(into, self.next_step(parents), parents, merged.messages, merged.state),
+            Kept(into, self.next_step(parents), parents, merged.messages, merged.state),
         )
 
     def content(self, checkpoint_id: str) -> Content:
@@ -284,13 +298,24 @@ class EngineMachine(RuleBasedStateMachine):
         assert self.run(self.engine.undo(thread)).checkpoint.id == old
         moved.head = old
 
-    @rule(data=st.data(), name=st.sampled_from(["best", "v1"]))
+    @rule(data=st.data(), name=_tags)
     def tag(self, data: st.DataObject, name: str) -> None:
         target = self.draw_checkpoint(data)
         if any(name in self.kept[i].tags for i in self.kept):
             return
         self.run(self.engine.tag(target, name))
         self.kept[target].tags.add(name)
+
+    @rule(data=st.data(), name=_tags)
+    def untag(self, data: st.DataObject, name: str) -> None:
+        thread = self.draw_thread(data)
+        session = self.lines[thread].session
+        lines = {n for n, line in self.lines.items() if line.session == session}
+        named = [kept for kept in self.kept.values() if name in kept.tags]
+        mine = [kept for kept in named if kept.thread in (lines if thread == session else {thread})]
+        assert self.run(self.engine.untag(thread, name)) == len(mine)
+        for kept in mine:
+            kept.tags.remove(name)
 
     @precondition(lambda self: self.durable)
     @rule()
@@ -318,88 +343,13 @@ class EngineMachine(RuleBasedStateMachine):
             assert found.message_count == len(kept.messages)
 
     @invariant()
-    def every_head_is_where_it_was_left(self) -> None:
+    def every_head_is_where_it_was_left_and_can_be_gone_on_from(self) -> None:
         for name, moved in self.lines.items():
             assert self.run(self.engine.get_thread(name)).head == moved.head
-
-
-class CollectingMachine(EngineMachine):
-    """The same with collections and erasures in between; no survivor may be touched by one."""
-
-    @rule(data=st.data(), policy=_policies)
-    def collect(self, data: st.DataObject, policy: RetentionPolicy) -> None:
-        session = self.lines[self.draw_thread(data)].session
-        planned = self.run(self.engine.collect(policy, session_id=session, dry_run=True))
-        report = self.run(self.engine.collect(policy, session_id=session))
-        assert set(planned.dropped) == set(report.dropped)
-        dropped = set(report.dropped)
-        lines = self.lines.values()
-        protected = {line.head for line in lines} | {line.origin for line in lines}
-        protected |= {i for i, kept in self.kept.items() if kept.tags}
-        protected |= {i for line in lines for i in line.undoable}
-        protected -= self.erased
-        followed = {p for kept in self.kept.values() for p in kept.parents}
-        protected |= set(self.kept) - followed
-        assert not dropped & protected
-        self.forget_model(dropped)
-
-    @rule(data=st.data(), total=st.integers(0, 9).map(lambda n: n == 9))
-    def forget(self, data: st.DataObject, total: bool) -> None:
-        # mostly a branch: of a session there is nothing left that could be spoilt
-        names = sorted(n for n, line in self.lines.items() if total or n != line.session)
-        if not names:
-            return
-        thread = data.draw(st.sampled_from(names), label="thread")
-        session = self.lines[thread].session
-        if total:
-            forgotten = {t for t, line in self.lines.items() if line.session == session}
-            report = self.run(self.engine.forget(session_id=session))
-        else:
-            forgotten = self.with_descendants(thread)
-            report = self.run(self.engine.forget(thread_id=thread))
-        heads = {line.head for name, line in self.lines.items() if name not in forgotten}
-        gone = {i for i, k in self.kept.items() if k.thread in forgotten} - heads
-        assert set(report.erased) == gone
-        assert not report.pending
-        for checkpoint_id in gone:
-            with_error(self.run, self.engine.get(checkpoint_id), Erased)
-        self.erased |= gone
-        self.forget_model(gone)
-        self.forget_lines(forgotten)
-
-    def with_descendants(self, thread: str) -> set[str]:
-        found: set[str] = set()
-        waiting = {thread}
-        while waiting:
-            found |= waiting
-            origins = {name: line.origin for name, line in self.lines.items() if name not in found}
-            waiting = {n for n, origin in origins.items() if self.thread_of(origin) in found}
-        return found
-
-    def thread_of(self, checkpoint_id: str | None) -> str | None:
-        return self.kept[checkpoint_id].thread if checkpoint_id in self.kept else None
-
-    def forget_lines(self, forgotten: set[str]) -> None:
-        """Take threads out of the model, but those that another thread goes on from."""
-        for name in forgotten:
-            left = [i for i, kept in self.kept.items() if kept.thread == name]
-            line = self.lines.pop(name)
-            if left:
-                origin = line.origin if line.origin in self.kept else None
-                head = max(left, key=lambda i: self.kept[i].step)
-                self.lines[name] = _Line(line.session, origin, head)
-            elif name == line.session:
-                self.run(self.engine.create_thread(name))
-                self.lines[name] = _Line(name, None, None)
-                self.record(self.run(self.engine.snapshot(name)), _Kept(name, 0, (), [], {}))
-
-    def forget_model(self, gone: set[str]) -> None:
-        """Take checkpoints out of the model; what followed them follows their parents."""
-        for checkpoint_id in gone:
-            self.kept.pop(checkpoint_id)
-        for checkpoint_id, kept in self.kept.items():
-            kept.parents = self.run(self.engine.get_info(checkpoint_id)).parents
-            assert not set(kept.parents) & gone
+            if moved.head is not None:
+                begins = self.run(self.engine.join((moved.head,)))
+                kept = self.kept[moved.head]
+                assert repr((begins.messages, begins.state)) == repr((kept.messages, kept.state))
 
 
 def with_error(run: Any, work: Any, kind: type[Exception]) -> Exception:

@@ -17,17 +17,17 @@ class OnMemory(CollectingMachine):
     durable = False
 
     async def open_engine(self, folder: Path) -> CheckpointEngine:
-        return await create_checkpoint_engine("memory:")
+        return await create_checkpoint_engine("memory:", self.config)
 
 
 class OnSqlite(CollectingMachine):
     async def open_engine(self, folder: Path) -> CheckpointEngine:
-        return await create_checkpoint_engine(f"sqlite:///{folder / 'engine.db'}")
+        return await create_checkpoint_engine(f"sqlite:///{folder / 'engine.db'}", self.config)
 
 
 class OnPostgres(CollectingMachine):
     async def open_engine(self, folder: Path) -> CheckpointEngine:
-        return await create_checkpoint_engine(url_in(folder))
+        return await create_checkpoint_engine(url_in(folder), self.config)
 
 
 plan = settings(

@@ -1,0 +1,133 @@
+"""What the state machine holds to be true: plain dicts, and what lines side by side come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ..merge import MISSING
+from .strategies import messages, state_values, states
+
+__all__ = ["HOW", "LOG", "Kept", "Line", "Step", "draw_lines", "draw_state", "few", "joined"]
+
+LOG = "events"
+"""The key of the state that the machine's engines keep as a log."""
+
+HOW = ("append", "full", "edit", "shorten", "neither")
+"""How a snapshot gives its conversation."""
+
+few = st.lists(messages, max_size=3)
+
+
+@dataclass
+class Kept:
+    """What the model knows of a checkpoint; ``logged``: the log was there before, if only once."""
+
+    thread: str
+    step: int
+    parents: tuple[str, ...]
+    messages: list[Any]
+    state: dict[str, Any]
+    result: Any = None
+    next_node: str | None = None
+    tags: set[str] = field(default_factory=set)
+    logged: bool = False
+
+
+@dataclass
+class Line:
+    """What the model knows of a thread; ``undoable`` are the heads that ``undo`` goes back to."""
+
+    session: str
+    origin: str | None
+    head: str | None
+    undoable: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Step:
+    """What one step of a line adds to what it began with, and what it came to.
+
+    Attributes:
+        line: Which line it is on; they are counted as they set out.
+        step: Its number.
+        append: Its messages.
+        logged: What it adds to the log; ``None`` where it leaves the log alone.
+        state_set: The keys that it sets.
+        state_delete: The keys that it removes.
+        before: The state that it began with.
+    """
+
+    line: int
+    step: int
+    append: list[Any]
+    logged: list[Any] | None
+    state_set: dict[str, Any]
+    state_delete: set[str]
+    before: dict[str, Any]
+
+    @property
+    def after(self) -> dict[str, Any]:
+        """The state that it left."""
+        state = {**self.before, **self.state_set}
+        return {key: value for key, value in state.items() if key not in self.state_delete}
+
+
+def draw_state(data: st.DataObject, old: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw a whole state that comes after ``old``, mostly with more in its log."""
+    state = data.draw(states, label="state")
+    known = old[LOG] if isinstance(old.get(LOG), list) else []
+    how = data.draw(st.sampled_from(["append", "edit", "value", "without"]), label="log")
+    if how == "append":
+        state[LOG] = [*known, *data.draw(few)]
+    elif how == "edit":
+        keep = data.draw(st.integers(0, len(known)), label="keep")
+        state[LOG] = [*known[:keep], *data.draw(few)]
+    elif how == "value":
+        state[LOG] = data.draw(state_values)
+    return state
+
+
+def draw_lines(data: st.DataObject, start: Kept) -> list[Step]:
+    """Draw two or three lines of one or two steps that set out from ``start``, by number."""
+    lengths = data.draw(st.lists(st.integers(1, 2), min_size=2, max_size=3), label="lines")
+    turns = [line for line, length in enumerate(lengths) for _ in range(length)]
+    turns = data.draw(st.permutations(turns), label="turns")
+    number = {line: at for at, line in enumerate(dict.fromkeys(turns))}
+    tips = dict.fromkeys(number.values(), start.state)
+    steps = []
+    for step, turn in enumerate(turns, start.step + 1):
+        line = number[turn]
+        before = tips[line]
+        given = data.draw(st.dictionaries(st.sampled_from(["plan", "notes"]), state_values))
+        known = before.get(LOG, None if start.logged else [])
+        logged = data.draw(st.none() | few) if isinstance(known, list) else None
+        if known is not None and logged is not None:
+            given[LOG] = [*known, *logged]
+        removed = data.draw(st.sets(st.sampled_from(["plan", "todo"])), label="removed")
+        steps.append(Step(line, step, data.draw(few), logged, given, removed, before))
+        tips[line] = steps[-1].after
+    return steps
+
+
+def joined(start: Kept, steps: Sequence[Step]) -> tuple[list[Any], dict[str, Any], tuple[str, ...]]:
+    """Return messages and state of the lines together, and the keys that they disagree about."""
+    said = [*start.messages, *(item for step in steps for item in step.append)]
+    state = dict(start.state)
+    changed: dict[str, set[int]] = {}
+    for step in steps:
+        for key in dict.fromkeys((*step.after, *step.before)):
+            new = step.after.get(key, MISSING)
+            if key == LOG and step.logged is not None:
+                state[LOG] = [*state.get(LOG, ()), *step.logged]
+            if key == LOG or repr(new) == repr(step.before.get(key, MISSING)):
+                continue
+            changed.setdefault(key, set()).add(step.line)
+            if new is MISSING:
+                state.pop(key, None)
+            else:
+                state[key] = new
+    return said, state, tuple(sorted(key for key, lines in changed.items() if len(lines) > 1))
