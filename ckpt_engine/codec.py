@@ -65,6 +65,8 @@ FORMAT = 2
 MAX_DEPTH = 256
 """Deepest nesting of lists and objects that is accepted."""
 
+_SHOWN = 16  # parts of a path, in an error
+
 BLOB_MIN = 4096
 """Strings and bytes of at least this many characters are stored once, under their digest."""
 
@@ -119,7 +121,10 @@ def pack(value: Any, blobs: Blobs | None, where: str = "value", place: int | Non
             return _encode(_clean(value, 0, blobs, strict=True))
     except _RefusedError as refused:
         at = "" if place is None else f"[{place}]"
-        path = where + at + "".join(reversed(refused.path))
+        parts = refused.path[::-1]
+        if len(parts) > _SHOWN:
+            parts = [*parts[: _SHOWN // 2], "…", *parts[-_SHOWN // 2 :]]
+        path = where + at + "".join(parts)
         raise Unstorable(f"{path}: {refused.why}") from None
 
 

@@ -48,7 +48,9 @@ def rewind(
     if check:
         head = id_from_bytes(source.by_cid(thread.head).id) if thread.head is not None else None
         if head != expected:
-            raise Conflict(f"the head of thread {thread.name!r} is {head}, not {expected}")
+            raise Conflict(
+                f"the head of thread {thread.name!r} is {head}, not {expected}: read it again"
+            )
     return _move(tx, source, thread, target, "rewind", None, now)
 
 

@@ -128,10 +128,11 @@ class Merging(Writing):
         merged = merge_content(*three, strategy=strategy, reducers=reducers, logs=logs)
         if merged.conflicts:
             keys = ", ".join(conflict.key for conflict in merged.conflicts)
+            state = any(conflict.kind == "state" for conflict in merged.conflicts)
+            more = ", or give reducers" if state else ""
             raise MergeConflictError(
                 f"{thread_called(source, branch)} and {thread_called(source, into)} both changed "
-                f"{keys}; "
-                'choose strategy="ours" or "theirs", or give reducers',
+                f'{keys}; choose strategy="ours" or "theirs"{more}',
                 merged.conflicts,
             )
         if strategy != "raise":

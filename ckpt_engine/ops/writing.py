@@ -344,7 +344,9 @@ def _check_head(source: Source, draft: Draft, expected: str | None) -> None:
     head = id_from_bytes(draft.parents[0].id) if draft.parents else None
     if head != expected:
         _ = source.tx  # raises where the head is only remembered, and may be old
-        raise Conflict(f"the head of thread {draft.thread!r} is {head}, not {expected}")
+        raise Conflict(
+            f"the head of thread {draft.thread!r} is {head}, not {expected}: read it again"
+        )
 
 
 def _whole_log(source: Source, start: Joined, name: str, logs: dict[str, Any]) -> list[Any]:

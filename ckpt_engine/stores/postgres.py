@@ -314,7 +314,10 @@ def _ours(err: psycopg.Error, where: str) -> CheckpointError:
         case errors.IntegrityError() | errors.SerializationFailure() | errors.DeadlockDetected():
             return Conflict(f"another write was first: {said}")
         case errors.LockNotAvailable() | errors.QueryCanceled():
-            return StoreBusy(f"{where} is locked by another process: {said}")
+            return StoreBusy(
+                f"{where} is locked by another process, try again or set a longer busy_timeout: "
+                f"{said}"
+            )
         case errors.DataCorrupted() | errors.IndexCorrupted():
             return Corrupted(f"{where} is damaged: {said}")
         case psycopg.DataError():

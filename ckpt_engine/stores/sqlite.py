@@ -271,7 +271,9 @@ def _ours(err: sqlite3.Error, where: str) -> CheckpointError:
     if isinstance(err, sqlite3.IntegrityError):
         return Conflict(f"another write was first: {err}")
     if _is_busy(err):
-        return StoreBusy(f"{where} is locked by another process: {err}")
+        return StoreBusy(
+            f"{where} is locked by another process, try again or set a longer busy_timeout: {err}"
+        )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return Corrupted(f"{where} is damaged or not a database: {err}")
     return StoreUnavailable(f"{where} cannot be used: {err}")

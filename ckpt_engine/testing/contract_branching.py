@@ -189,6 +189,18 @@ class BranchingContract(ContractBase):
         )
         assert (await engine.get_latest("t")).id == ours
 
+    async def test_reducers_are_not_advised_where_only_messages_conflict(
+        self, engine: CheckpointEngine
+    ) -> None:
+        (root,) = await _said(engine, "t", "root")
+        side = (await engine.branch(root, "side")).id
+        await engine.snapshot(side, messages=["edited there"])
+        await engine.snapshot("t", messages=["edited here"])
+        with pytest.raises(
+            MergeConflictError, match=r'messages; choose strategy="ours" or "theirs"$'
+        ):
+            await engine.merge_branch(side, "t")
+
     @pytest.mark.parametrize(
         ("given", "value"),
         [
