@@ -14,7 +14,6 @@ import msgspec
 
 from .. import codec
 from ..delta import base_depth, diff
-from ..errors import Unstorable
 from ..model import SnapshotTrigger
 from ..store import CheckpointRow
 from .source import EMPTY_STATE, MESSAGES, LoadedState, Source
@@ -289,12 +288,10 @@ def packed_state(
         before: The state before, packed by key.
 
     Raises:
-        Unstorable: It is no object, or something in it cannot be stored.
+        Unstorable: Something in it cannot be stored.
     """
     blobs: codec.Blobs = {}
     whole = codec.pack(values, blobs, "state")
-    if not (0x80 <= whole[0] <= 0x8F or whole[0] in (0xDE, 0xDF)):
-        raise Unstorable(f"state: an object is expected, not a {type(values).__name__}")
     parts = codec.split_map(whole)
     apart = codec.shared_parts(parts, blobs, before) if len(whole) >= codec.BLOB_MIN else None
     if not apart:
