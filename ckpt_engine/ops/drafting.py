@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .. import codec
-from ..checks import check_list, check_object
+from ..checks import check_list, check_name, check_object, check_text
 from ..errors import InvalidRequest
-from ..model import SnapshotTrigger, StepCommit, id_to_bytes
+from ..model import StepCommit, id_to_bytes
 from ..store import CheckpointRow, In
+from ..triggers import parse_trigger
 from . import prepare
 from .forgetting import Forgetting
 from .join import Joined, join
@@ -18,7 +19,9 @@ from .prepare import Draft, Given, LogDraft
 from .source import MESSAGES, Source
 from .walk import own_rows
 
-__all__ = ["Drafting", "checked_tags", "metadata_of"]
+__all__ = ["Drafting", "check_step", "checked_tags", "metadata_of"]
+
+_STEPS = 2**63  # a database's whole numbers
 
 
 class Drafting(Forgetting):
@@ -78,7 +81,7 @@ class Drafting(Forgetting):
         draft = self._draft(source, start, parents, given)
         draft.id, draft.thread, draft.tags = stored_id, step.thread_id, checked_tags(step.tags)
         draft.step, draft.kind, draft.first, draft.late = step.step, "step", step.first, late
-        draft.trigger, draft.node = SnapshotTrigger(step.trigger), step.node
+        draft.trigger, draft.node = parse_trigger(step.trigger), step.node
         return draft
 
     def _schema(self, source: Source, parents: Sequence[CheckpointRow]) -> int:
@@ -116,7 +119,10 @@ class Drafting(Forgetting):
         check_object(given.state_set, "state_set")
         check_object(given.metadata, "metadata")
         if given.messages is not None:
-            log = prepare.replaced(source, MESSAGES, prefix, given.messages, "messages")
+            log = _replaced(source, start, MESSAGES, given.messages, "messages")
+        elif MESSAGES in start.whole:
+            joined = start.whole[MESSAGES]
+            log = prepare.rejoined(source, MESSAGES, prefix, joined, given.append, "append")
         else:
             copied = start.copied.get(MESSAGES, ()) if start.copied else ()
             log = prepare.appended(prefix, MESSAGES, copied, given.append, "append")
@@ -193,7 +199,10 @@ class Drafting(Forgetting):
         for name in names:
             if isinstance(changes.get(name), list):
                 items = changes.pop(name)
-                logs[name] = prepare.replaced(source, name, start.prefix, items, f"state[{name!r}]")
+                logs[name] = _replaced(source, start, name, items, f"state[{name!r}]")
+            elif name in start.whole:
+                whole = start.whole[name]
+                logs[name] = prepare.rejoined(source, name, start.prefix, whole, (), "state")
             elif name in known or name in start.copied:
                 copied = start.copied.get(name, [])
                 logs[name] = prepare.appended(start.prefix, name, copied, (), "state")
@@ -201,10 +210,20 @@ class Drafting(Forgetting):
     def _log_names(self, start: Joined) -> Sequence[str]:
         """Return which keys of the state are, or are to be, logs."""
         known = start.prefix is not None and start.prefix.logs is not None
-        if not (self.config.logs or known or start.copied):
+        if not (self.config.logs or known or start.copied or start.whole):
             return ()
-        names = (*self.config.logs, *prepare.log_lengths(start.prefix), *start.copied)
+        joined = (*start.copied, *start.whole)
+        names = (*self.config.logs, *prepare.log_lengths(start.prefix), *joined)
         return [name for name in dict.fromkeys(names) if name != MESSAGES]
+
+
+def _replaced(
+    source: Source, start: Joined, name: str, items: Sequence[Any], where: str
+) -> LogDraft:
+    log = prepare.replaced(source, name, start.prefix, items, where)
+    if start.copied.get(name) or name in start.whole:
+        log.own = -1  # some of it is what other lines added
+    return log
 
 
 def _size(parts: list[bytes | None], logs: dict[str, LogDraft], blobs: list[codec.Blobs]) -> int:
@@ -228,6 +247,40 @@ def checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidRequest: They are no list of names.
     """
-    if isinstance(tags, str) or not all(isinstance(t, str) and t for t in tags):
-        raise InvalidRequest(f"tags must be a list of names, not {tags!r}")
+    if isinstance(tags, str) or not isinstance(tags, Collection):
+        raise InvalidRequest(f"tags must be a list of names, not {tags!r:.60}")
+    for tag in tags:
+        check_name(tag, "a tag")
     return tuple(dict.fromkeys(tags))
+
+
+def check_step(step: StepCommit) -> None:
+    """Refuse a step that says what cannot be, before anything is read.
+
+    Raises:
+        InvalidRequest: Something in it is of the wrong type, or contradicts something else.
+    """
+    if not isinstance(step, StepCommit):
+        raise InvalidRequest(f"commit_step takes a StepCommit, not a {type(step).__name__}")
+    if type(step.step) is not int or not 0 <= step.step < _STEPS:
+        raise InvalidRequest(f"step must be a whole number from 0 up, not {step.step!r:.60}")
+    check_text(step.node, "node")
+    check_text(step.next_node, "next_node")
+    parse_trigger(step.trigger)
+    checked_tags(step.tags)
+    lists = {"parents": "checkpoint ids", "append": "messages", "state_delete": "keys"}
+    for name, of in lists.items():
+        check_list(_given(step, name), name, of)
+    for name in ("state_set", "metadata"):
+        check_object(_given(step, name), name)
+    if step.messages is not None and step.append:
+        raise InvalidRequest("give messages (all) or append (the new ones), not both")
+    if step.state is not None and (step.state_set or step.state_delete):
+        raise InvalidRequest("give state (all) or state_set and state_delete, not both")
+
+
+def _given(step: StepCommit, name: str) -> Any:
+    value = getattr(step, name)
+    if value is None:
+        raise InvalidRequest(f"{name} may be empty or left out, but not None")
+    return value

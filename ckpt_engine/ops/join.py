@@ -1,7 +1,8 @@
 """The content that a step starts from: its parent's, or the join of several parents'.
 
 A join is the union of the ancestors' additions in step order, and state by key with the later step
-winning. Where parallel lines set out, everything older is common to all.
+winning. Where parallel lines set out, everything older is common to all. A step that replaces a log
+replaces what it has seen of it; what lines beside it add comes after that.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ class Joined:
     Attributes:
         prefix: The checkpoint whose logs the content begins with.
         copied: Log -> packed items that come after those.
+        whole: Log -> all of its packed items, where a line replaced it; none is in ``copied``.
         state: The packed state by key; ``None`` where it is exactly the first parent's.
         disputed: State keys that more than one line had changed.
     """
 
     prefix: CheckpointRow | None
     copied: dict[str, list[bytes]] = field(default_factory=dict)
+    whole: dict[str, list[bytes]] = field(default_factory=dict)
     state: dict[str, bytes] | None = None
     disputed: tuple[str, ...] = ()
 
@@ -42,14 +45,29 @@ def join(source: Source, parents: Sequence[CheckpointRow]) -> Joined:
     if len(parents) <= 1:
         return Joined(parents[0] if parents else None)
     cut, done, links = _since_parting(source, parents)
-    if any(own < 0 for row in done for _, _, own in log_lengths(row).values()):
+    behind = _behind(done, links)
+    copied: dict[str, list[bytes]] = {}
+    whole: dict[str, list[bytes]] = {}
+    if any(_replaces(row) for row in done):
         prefix: CheckpointRow | None = parents[0]
-        copied = _after_rewriting(source, parents)
+        whole = _replayed(source, cut, done, behind)
     else:
         prefix, rest = _leading(parents[0], cut, done, links)
         copied = _copied(source, parents, prefix, rest)
-    state, disputed = _joined_state(source, cut, done, links, parents)
-    return Joined(prefix, copied, state, disputed)
+    state, disputed = _joined_state(source, cut, done, links, behind, parents)
+    return Joined(prefix, copied, whole, state, disputed)
+
+
+def _replaces(row: CheckpointRow) -> bool:
+    return any(own < 0 for _, _, own in log_lengths(row).values())
+
+
+def _behind(done: list[CheckpointRow], links: dict[int, list[int]]) -> dict[int, int]:
+    """Return the steps that each step follows, itself too, as bits of their places."""
+    behind: dict[int, int] = {}
+    for number, row in enumerate(done):
+        behind[row.cid] = reduce(or_, (behind.get(p, 0) for p in links[row.cid]), 1 << number)
+    return behind
 
 
 def _since_parting(
@@ -116,22 +134,28 @@ def _copied(
     return copied
 
 
-def _after_rewriting(source: Source, parents: Sequence[CheckpointRow]) -> dict[str, list[bytes]]:
-    """Return what the further parents have beyond what they share with the first.
-
-    Where a parallel line has replaced a log there are no additions to speak of.
-    """
-    first = parents[0]
-    copied: dict[str, list[bytes]] = {}
-    for name in {name for row in parents for name in log_lengths(row)}:
-        mine = _log(source, first, name)
-        for other in parents[1:]:
-            theirs = _log(source, other, name)
-            pairs = enumerate(zip(mine, theirs, strict=False))
-            common = min(len(mine), len(theirs))
-            common = next((i for i, (x, y) in pairs if x != y), common)
-            copied[name] = copied.get(name, []) + theirs[common:]
-    return {name: items for name, items in copied.items() if items or name != MESSAGES}
+def _replayed(
+    source: Source,
+    cut: CheckpointRow | None,
+    done: list[CheckpointRow],
+    behind: dict[int, int],
+) -> dict[str, list[bytes]]:
+    """Return all items of each log, step by step: of two that replaced it, the later one counts."""
+    whole: dict[str, list[bytes]] = {}
+    rows = [cut, *done] if cut else done
+    for name in {name for row in rows for name in log_lengths(row)}:
+        # (item, who appended it; nobody: all steps have seen it, or another's replaces it)
+        items = [(item, 0) for item in _log(source, cut, name)] if cut else []
+        for number, row in enumerate(done):
+            length, _, own = log_lengths(row).get(name, (0, b"", 0))
+            if own < 0:
+                unseen = [(item, by) for item, by in items if by & ~behind[row.cid]]
+                items = [(item, 0) for item in _log(source, row, name)] + unseen
+            elif own:
+                added = source.items(row.lineage, name, length - own, length)
+                items += [(item, 1 << number) for item in added]
+        whole[name] = [item for item, _ in items]
+    return whole
 
 
 def _log(source: Source, row: CheckpointRow, name: str) -> list[bytes]:
@@ -144,34 +168,52 @@ def _joined_state(
     cut: CheckpointRow | None,
     done: list[CheckpointRow],
     links: dict[int, list[int]],
+    behind: dict[int, int],
     parents: Sequence[CheckpointRow],
 ) -> tuple[dict[str, bytes] | None, tuple[str, ...]]:
     """Return the state with every change since the parting, in step order, and disputed keys.
 
-    A key is disputed where the step that changed it last did not follow all others that did; lists
-    that are logs are joined, and not at odds with each other.
+    A key is disputed where the step that changed it last did not follow all others that did; what
+    is appended to a log is at odds neither with what others append nor with its replacement.
     """
-    if all(row.state == parents[0].state for row in parents):
+    same = all(row.state == parents[0].state for row in parents)
+    if same and not any(len(log_lengths(row)) > 1 for row in parents):
         return None, ()
-    base = source.state(cut.state if cut else None).values
+    base = _values(source, cut)
     state = dict(base)
     known = {cut.cid: base} if cut else {}
-    behind: dict[int, int] = {}  # the steps that a step follows, itself too, as bits
-    changed: dict[str, int] = {}
-    settled: dict[str, int] = {}  # the same without those that made a log of it
+    # steps that changed a key, as bits: each, those that did more than append to a log, and those
+    # that made it no log
+    changes: tuple[dict[str, int], ...] = ({}, {}, {})
     disputed: dict[str, bool] = {}
     for number, row in enumerate(done):
-        values = known[row.cid] = source.state(row.state).values
-        above = links[row.cid]
-        before = [known.get(p, base) for p in above] or [base]
-        behind[row.cid] = reduce(or_, (behind.get(p, 0) for p in above), 1 << number)
+        values = known[row.cid] = _values(source, row)
+        before = [known.get(p, base) for p in links[row.cid]] or [base]
+        logs = log_lengths(row)
         for key in _apply(state, values, before):
-            log = values.get(key) == codec.LOG_PLACE
-            others = settled if log else changed
+            log = values.get(key, b"").startswith(codec.LOG_PLACE)
+            kind = 0 if not log else 1 if logs[key][2] < 0 else 2
+            others = changes[
+                min(kind, 1) if disputed.get(key) else kind
+            ]  # appending settles nothing
             disputed[key] = bool(others.get(key, 0) & ~behind[row.cid])
-            changed[key] = changed.get(key, 0) | 1 << number
-            settled[key] = settled.get(key, 0) | (not log) << number
+            for some in changes[: 3 - kind]:
+                some[key] = some.get(key, 0) | 1 << number
+    places = {key for key, value in state.items() if value.startswith(codec.LOG_PLACE)}
+    state.update(dict.fromkeys(places, codec.LOG_PLACE))
     return state, tuple(sorted(key for key, both in disputed.items() if both))
+
+
+def _values(source: Source, row: CheckpointRow | None) -> dict[str, bytes]:
+    """Return a checkpoint's packed state, with the chain of each log instead of its place."""
+    values = source.state(row.state if row else None).values
+    logs = log_lengths(row)
+    if len(logs) < 2:
+        return values
+    return {
+        key: codec.LOG_PLACE + logs[key][1] if value == codec.LOG_PLACE else value
+        for key, value in values.items()
+    }
 
 
 def _apply(

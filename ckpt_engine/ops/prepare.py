@@ -188,9 +188,36 @@ def replaced(
     source: Source, name: str, parent: CheckpointRow | None, values: Sequence[Any], where: str
 ) -> LogDraft:
     """Return a log given in full: what it shares with the parent's is kept."""
-    length, parent_chain = _log_end(parent, name)
     blobs: codec.Blobs = {}
     items = [codec.pack_item(v, blobs, where, i) for i, v in enumerate(values)]
+    return _made_anew(source, name, parent, items, blobs)
+
+
+def rejoined(
+    source: Source,
+    name: str,
+    parent: CheckpointRow | None,
+    whole: list[bytes],
+    values: Iterable[Any],
+    where: str,
+) -> LogDraft:
+    """Return a log that a join made anew of ``whole``, to which the step appends ``values``."""
+    blobs: codec.Blobs = {}
+    items = [codec.pack_item(v, blobs, where, i) for i, v in enumerate(values)]
+    log = _made_anew(source, name, parent, whole, blobs)
+    log.items, log.own = [*log.items, *items], len(items)
+    log.length, log.chain = log.length + len(items), codec.chain_over(log.chain, items)
+    return log
+
+
+def _made_anew(
+    source: Source,
+    name: str,
+    parent: CheckpointRow | None,
+    items: list[bytes],
+    blobs: codec.Blobs,
+) -> LogDraft:
+    length, parent_chain = _log_end(parent, name)
     chain = codec.chain_over(codec.EMPTY_CHAIN, items[:length])
     if len(items) < length or chain != parent_chain:
         assert parent is not None

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ..checks import check_list, check_name
 from ..errors import CheckpointNotFound, Erased, InvalidRequest, NotInSession, ThreadNotFound
 from ..model import ID_LENGTH, CheckpointInfo, Thread, WorkflowRun, id_from_bytes, id_to_bytes
 from ..store import CheckpointRow, In, Pin, RunRow, TagRow, ThreadRow, Tx, Upto
@@ -21,6 +22,8 @@ from .tombstones import check_unerased
 from .walk import session_lineages
 
 __all__ = ["Registry"]
+
+_LONGEST = 1e10  # seconds: three hundred years
 
 
 class Registry(EngineBase):
@@ -277,8 +280,7 @@ class Registry(EngineBase):
             await engine.tag(first, "best")
             assert (await engine.get_info(first)).tags == ("best",)
         """
-        if not isinstance(name, str) or not name:
-            raise InvalidRequest(f"a tag is a text, not {name!r:.60}")
+        check_name(name, "a tag")
 
         def put(tx: Tx, source: Source) -> None:
             row = source.checkpoint(checkpoint_id)
@@ -337,12 +339,20 @@ class Registry(EngineBase):
     async def pin(self, checkpoint_ids: Sequence[str], owner: str, *, ttl_seconds: float) -> None:
         """Keep checkpoints from collection until the lease ends; again, to renew it.
 
+        Raises:
+            InvalidRequest: The owner is no name, or the time no number of seconds above 0.
+            CheckpointNotFound: One of them is not there.
+
         Example:
             ids = [await engine.snapshot("chat") for _ in range(3)]
             await engine.pin(ids[:1], "my run", ttl_seconds=60)
             report = await engine.collect(KEEP_LAST_N(1), thread_id="chat")
             assert report.dropped == (ids[1],)
         """
+        check_list(checkpoint_ids, "checkpoint_ids", "checkpoint ids")
+        check_name(owner, "an owner")
+        if not isinstance(ttl_seconds, (int, float)) or not 0 < ttl_seconds < _LONGEST:
+            raise InvalidRequest(f"ttl_seconds must be above 0, not {ttl_seconds!r:.60}")
 
         def put(tx: Tx, source: Source) -> None:
             rows = [source.checkpoint(i) for i in dict.fromkeys(checkpoint_ids)]
@@ -358,6 +368,7 @@ class Registry(EngineBase):
             await engine.pin([first], "my run", ttl_seconds=60)
             await engine.unpin("my run")
         """
+        check_name(owner, "an owner")
         await self._write(lambda tx, _: drop_pins(tx, tx.find(Pin, owner=owner)))
 
 

@@ -23,7 +23,7 @@ from ..store import CheckpointRow, Expect, Tx
 from ..triggers import parse_trigger
 from . import prepare
 from .contents import content_after, content_of, copied
-from .drafting import Drafting, checked_tags, metadata_of
+from .drafting import Drafting, check_step, checked_tags, metadata_of
 from .join import Joined, join
 from .place import Placed, StaleError, place
 from .prepare import Draft, Given
@@ -154,7 +154,8 @@ class Writing(Drafting):
             ThreadNotFound: There is no such thread.
             CheckpointNotFound: A parent is not committed (without ``fallback_to_head``).
             NotInSession: A parent belongs to another session.
-            InvalidRequest: The step is not greater than its parents'.
+            InvalidRequest: The step is not greater than its parents', or something in it is of the
+                wrong type or contradicts something else.
             Unstorable: A value cannot be stored.
             TooLarge: The step is above ``max_snapshot_size_mb``.
 
@@ -166,6 +167,7 @@ class Writing(Drafting):
             assert (await engine.commit_step(step)).created
             assert not (await engine.commit_step(step)).created  # a second attempt changes nothing
         """
+        check_step(step)
         stored_id = id_to_bytes(step.checkpoint_id)
         try:
             found = await self._commit(
@@ -205,17 +207,14 @@ class Writing(Drafting):
             rows = [source.checkpoint(parent) for parent in parents]
             start = join(source, rows)
             base = content_of(source, self._caches, start.prefix)
-            messages = copied(base.messages)
             if len(rows) < 2:
-                return JoinedContent(messages=messages, state=copied(base.state))
-            added = start.copied.get(MESSAGES, [])
-            messages += [codec.unpack(item, source.blobs) for item in added]
+                return JoinedContent(messages=copied(base.messages), state=copied(base.state))
+            messages = _joined_log(source, start, MESSAGES, lambda: copied(base.messages))
             packed = start.state
             if packed is None:
                 packed = source.state(rows[0].state).values
-            logs = prepare.log_lengths(start.prefix)
             state = {
-                key: _whole_log(source, start, key, logs)
+                key: _joined_log(source, start, key, partial(_values, source, start.prefix, key))
                 if value == codec.LOG_PLACE
                 else codec.unpack(value, source.blobs)
                 for key, value in packed.items()
@@ -349,11 +348,19 @@ def _check_head(source: Source, draft: Draft, expected: str | None) -> None:
         )
 
 
-def _whole_log(source: Source, start: Joined, name: str, logs: dict[str, Any]) -> list[Any]:
-    values: list[Any] = []
-    if start.prefix is not None and name in logs:
-        values = source.values(start.prefix.lineage, name, 0, logs[name][0])
-    return values + [codec.unpack(item, source.blobs) for item in start.copied.get(name, [])]
+def _joined_log(
+    source: Source, start: Joined, name: str, prefix: Callable[[], list[Any]]
+) -> list[Any]:
+    if name in start.whole:
+        return [codec.unpack(item, source.blobs) for item in start.whole[name]]
+    return prefix() + [codec.unpack(item, source.blobs) for item in start.copied.get(name, [])]
+
+
+def _values(source: Source, row: CheckpointRow | None, name: str) -> list[Any]:
+    logs = prepare.log_lengths(row)
+    if row is None or name not in logs:
+        return []
+    return source.values(row.lineage, name, 0, logs[name][0])
 
 
 def _ours(err: Exception) -> bool:

@@ -286,7 +286,7 @@ class Attempt:
             step=header.step,
             parents=tuple(header.parents),
             first=header.first,
-            append=added,
+            append=added if rewritten is None else (),
             messages=rewritten,
             state_set=changes.state_set,
             state_delete=changes.state_delete,

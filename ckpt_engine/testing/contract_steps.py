@@ -220,6 +220,39 @@ class StepContract(ContractBase):
         again = await _step(engine, 4, (root,), first=False, state_set={"events": ["list"]})
         assert (await engine.join((other, again))).disputed == ("events",)
 
+    async def test_a_line_that_replaces_a_log_leaves_the_others_what_they_add(
+        self, opened: OpenEngine
+    ) -> None:
+        engine = await opened(SnapshotConfig(logs=("events",)))
+        await engine.create_thread("wf")
+        root = await _step(engine, 0, (), append=["m"], state_set={"events": [0]})
+        new = await _step(engine, 1, (root,), append=["ok"], state_set={"events": ["new"]})
+        beside = await _step(engine, 2, (root,), first=False, append=["ok"])
+        left = await _step(engine, 3, (beside,), append=["left"])
+        right = await _step(engine, 4, (beside,), first=False, append=["right"])
+        for parents in ((new, left, right), (right, left, new)):
+            joined = await engine.join(parents)
+            assert joined.messages == ["m", "ok", "ok", "left", "right"]
+            assert (joined.state, joined.disputed) == ({"events": ["new"]}, ())
+        after = await engine.get(await _step(engine, 5, (new, left, right), append=["after"]))
+        assert after.messages == ["m", "ok", "ok", "left", "right", "after"]
+        other = await _step(engine, 6, (root,), first=False, state_set={"events": ["other"]})
+        joined = await engine.join((new, other))
+        assert (joined.state, joined.disputed) == ({"events": ["other"]}, ("events",))
+
+    async def test_a_conversation_that_one_line_compacts_stays_compact(
+        self, engine: CheckpointEngine
+    ) -> None:
+        await engine.create_thread("wf")
+        root = await _step(engine, 0, (), append=["long", "history"])
+        compact = await _step(engine, 1, (root,), messages=["summary"])
+        beside = await _step(engine, 2, (root,), first=False, state_set={"k": 1})
+        for parents in ((compact, beside), (beside, compact)):
+            assert (await engine.join(parents)).messages == ["summary"]
+        joined = await engine.get(await _step(engine, 3, (beside, compact), append=["after"]))
+        assert joined.messages == ["summary", "after"]
+        assert (await engine.verify()).problems == ()
+
     async def test_a_frontier_reaches_back_over_the_branch_point(
         self, engine: CheckpointEngine
     ) -> None:

@@ -21,7 +21,7 @@ from ..errors import Erased, InvalidRequest, MergeConflictError, NameTaken
 from ..graph import GraphNode, ancestors, is_ancestor
 from ..merge import Content, base_ids, find_base, merge_content, resolve_base
 from ..model import StepCommit, new_checkpoint_id, seed_ids
-from .machine_model import HOW, LOG, Kept, Line, Step, draw_lines, draw_state, few, joined
+from .machine_model import HOW, LOG, Added, Kept, Line, Step, draw_lines, draw_state, few, joined
 from .strategies import stored_values
 
 if TYPE_CHECKING:
@@ -180,13 +180,11 @@ class EngineMachine(RuleBasedStateMachine):
         start = self.kept[begun]
         steps = draw_lines(data, start)
         tips = {step.line: begun for step in steps}
-        said = {step.line: start.messages for step in steps}
         waiting = {line: [step for step in steps if step.line == line] for line in tips}
         for line in data.draw(st.permutations([step.line for step in steps]), label="as they end"):
             step = waiting[line].pop(0)
-            said[line] = [*said[line], *step.append]
             first = line == 0 or tips[line] != begun
-            new = Kept(thread, step.step, (tips[line],), said[line], step.after)
+            new = Kept(thread, step.step, (tips[line],), step.said.whole, step.after)
             tips[line] = self._step(new, step, first=first)
         newest = steps[-1]
         if not join:
@@ -197,9 +195,9 @@ class EngineMachine(RuleBasedStateMachine):
         found = self.run(self.engine.join(parents))
         assert repr((found.messages, found.state)) == repr((messages, state))
         assert found.disputed == disputed
-        after = Step(0, newest.step + 1, data.draw(few), None, {"plan": "joined"}, set(), state)
-        messages = [*messages, *after.append]
-        self._step(Kept(thread, after.step, parents, messages, after.after), after, first=True)
+        said = Added.to(messages, [*messages, *data.draw(few)])
+        after = Step(0, newest.step + 1, said, None, {"plan": "joined"}, set(), state)
+        self._step(Kept(thread, after.step, parents, said.whole, after.after), after, first=True)
 
     def _step(self, new: Kept, step: Step, *, first: bool) -> str:
         commit = StepCommit(
@@ -208,7 +206,8 @@ class EngineMachine(RuleBasedStateMachine):
             step=new.step,
             parents=new.parents,
             first=first,
-            append=step.append,
+            append=() if step.said.replaces else step.said.items,
+            messages=step.said.whole if step.said.replaces else None,
             state_set=step.state_set,
             state_delete=sorted(step.state_delete),
         )

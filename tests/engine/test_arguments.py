@@ -13,7 +13,9 @@ from ckpt_engine import (
     KEEP_LAST_N,
     CheckpointEngine,
     SnapshotConfig,
+    StepCommit,
     create_checkpoint_engine,
+    new_checkpoint_id,
 )
 from ckpt_engine.errors import Corrupted, InvalidRequest, Unstorable
 from ckpt_engine.stores.sqlite import translated
@@ -32,6 +34,19 @@ def taken(**given: Any) -> Call:
     return lambda engine: engine.snapshot("t", **given)
 
 
+def committed(**given: Any) -> Call:
+    async def commit(engine: CheckpointEngine) -> None:
+        head = (await engine.get_thread("t")).head
+        step = {"checkpoint_id": new_checkpoint_id(), "thread_id": "t", "step": 1}
+        await engine.commit_step(StepCommit(**{**step, "parents": (head,), **given}))
+
+    return commit
+
+
+def pinned(ttl: Any) -> Call:
+    return lambda engine: engine.pin([], "me", ttl_seconds=ttl)
+
+
 MESSAGE = {"role": "user", "content": "hello"}
 WRONG: dict[str, Call] = {
     "append=[...]": taken(append=MESSAGE),
@@ -45,6 +60,26 @@ WRONG: dict[str, Call] = {
     "node cannot have a lone surrogate": taken(node="a\ud800"),
     "next_node must be text": taken(next_node=b"x"),
     "summary must be text": taken(summary=["x"]),
+    "commit_step takes a StepCommit, not a dict": lambda engine: engine.commit_step({}),  # type: ignore[arg-type]
+    "step must be a whole number from 0 up, not 1.5": committed(step=1.5),
+    "step must be a whole number from 0 up, not True": committed(step=True),
+    "step must be a whole number from 0 up, not 9223372036854775808": committed(step=2**63),
+    "step must be a whole number from 0 up, not nan": committed(step=float("nan")),
+    "node must be text, not 3": committed(node=3),
+    "a tag cannot have a lone surrogate": committed(tags=["\ud800"]),
+    "tags must be a list of names, not None": committed(tags=None),
+    "'nope' is not a trigger": committed(trigger="nope"),
+    "metadata must be a dict, not a tuple": committed(metadata=(1,)),
+    "append may be empty or left out, but not None": committed(append=None),
+    "state_delete must be a list of keys, not a str": committed(state_delete="ab"),
+    "parents must be a list of checkpoint ids": committed(parents="ab"),
+    "give messages .all. or append": committed(messages=["a"], append=["b"]),
+    "give state .all. or state_set": committed(state={}, state_set={"a": 1}),
+    "a tag cannot have a lone": lambda engine: engine.snapshot("t", tags=["\ud800"]),
+    "ttl_seconds must be above 0, not nan": pinned(float("nan")),
+    "ttl_seconds must be above 0, not -1": pinned(-1),
+    "ttl_seconds must be above 0, not '1'": pinned("1"),
+    "an owner is text": lambda engine: engine.unpin(""),
     "'zz' is not a checkpoint id": taken(expected_head="zz"),
     "a thread id is text.*not 5": lambda engine: engine.get_latest(5),  # type: ignore[arg-type]
     "a thread id cannot have": lambda engine: engine.get_latest("a\ud800"),
