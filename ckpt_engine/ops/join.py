@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import takewhile
 from operator import or_
 
 from .. import codec
@@ -48,9 +49,10 @@ def join(source: Source, parents: Sequence[CheckpointRow]) -> Joined:
     behind = _behind(done, links)
     copied: dict[str, list[bytes]] = {}
     whole: dict[str, list[bytes]] = {}
-    if any(_replaces(row) for row in done):
+    if not all(_adds_up(name, cut, done, links, behind) for name in _names(cut, done)):
         prefix: CheckpointRow | None = parents[0]
-        whole = _replayed(source, cut, done, behind)
+        known = cut, done, links, behind
+        whole = {name: _replayed(source, name, *known) for name in _names(cut, done)}
     else:
         prefix, rest = _leading(parents[0], cut, done, links)
         copied = _copied(source, parents, prefix, rest)
@@ -58,8 +60,38 @@ def join(source: Source, parents: Sequence[CheckpointRow]) -> Joined:
     return Joined(prefix, copied, whole, state, disputed)
 
 
-def _replaces(row: CheckpointRow) -> bool:
-    return any(own < 0 for _, _, own in log_lengths(row).values())
+def _names(cut: CheckpointRow | None, done: list[CheckpointRow]) -> set[str]:
+    return {name for row in (*([cut] if cut else ()), *done) for name in log_lengths(row)}
+
+
+def _adds_up(
+    name: str,
+    cut: CheckpointRow | None,
+    done: list[CheckpointRow],
+    links: dict[int, list[int]],
+    behind: dict[int, int],
+) -> bool:
+    """Return whether each step's log is what those before it appended, and what it did itself.
+
+    Not so where one replaced it, or where a step in between was collected.
+    """
+    begin = log_lengths(cut).get(name, (0, b"", 0))[0]
+    lengths = {cut.cid: begin} if cut else {}
+    owns: list[int] = []
+    for row in done:
+        facts = log_lengths(row).get(name)
+        own = facts[2] if facts else 0
+        owns.append(own)
+        above = links[row.cid]
+        if len(above) == 1:
+            before = lengths[above[0]]
+        else:
+            mine = behind[row.cid]
+            before = begin + sum(o for n, o in enumerate(owns[:-1]) if mine >> n & 1)
+        lengths[row.cid] = before + own
+        if own < 0 or (facts and facts[0] != before + own):
+            return False
+    return True
 
 
 def _behind(done: list[CheckpointRow], links: dict[int, list[int]]) -> dict[int, int]:
@@ -136,26 +168,42 @@ def _copied(
 
 def _replayed(
     source: Source,
+    name: str,
     cut: CheckpointRow | None,
     done: list[CheckpointRow],
+    links: dict[int, list[int]],
     behind: dict[int, int],
-) -> dict[str, list[bytes]]:
-    """Return all items of each log, step by step: of two that replaced it, the later one counts."""
-    whole: dict[str, list[bytes]] = {}
-    rows = [cut, *done] if cut else done
-    for name in {name for row in rows for name in log_lengths(row)}:
-        # (item, who appended it; nobody: all steps have seen it, or another's replaces it)
-        items = [(item, 0) for item in _log(source, cut, name)] if cut else []
-        for number, row in enumerate(done):
-            length, _, own = log_lengths(row).get(name, (0, b"", 0))
-            if own < 0:
-                unseen = [(item, by) for item, by in items if by & ~behind[row.cid]]
-                items = [(item, 0) for item in _log(source, row, name)] + unseen
-            elif own:
-                added = source.items(row.lineage, name, length - own, length)
-                items += [(item, 1 << number) for item in added]
-        whole[name] = [item for item, _ in items]
-    return whole
+) -> list[bytes]:
+    """Return all items of a log, step by step: of two that replaced it, the later one counts."""
+    logs = {row.cid: _log(source, row, name) for row in done if name in log_lengths(row)}
+    base = _log(source, cut, name) if cut else _common(list(logs.values()))
+    if cut:
+        logs[cut.cid] = base
+    # (item, the step that appended it; 0: all have seen it, or what another has replaces it)
+    items = [(item, 0) for item in base]
+    for number, row in enumerate(done):
+        if row.cid not in logs:
+            continue
+        log, above = logs[row.cid], links[row.cid]
+        before = [logs.get(parent, base) for parent in above] or [base]
+        start = len(log) - log_lengths(row)[name][2]
+        if len(before) == 1 and start != len(before[0]):
+            start = len(before[0])  # a step in between was collected, or it replaced the log
+        if start <= len(log) and (len(before) > 1 or log[:start] == before[0]):
+            items += [(item, 1 << number) for item in log[start:]]
+        else:
+            unseen = [(item, by) for item, by in items if by & ~behind[row.cid]]
+            items = [(item, 0) for item in log] + unseen
+    return [item for item, _ in items]
+
+
+def _common(logs: list[list[bytes]]) -> list[bytes]:
+    """Return what all begin with."""
+    return [same[0] for same in takewhile(_equal, zip(*logs, strict=False))]
+
+
+def _equal(items: Sequence[bytes]) -> bool:
+    return items.count(items[0]) == len(items)
 
 
 def _log(source: Source, row: CheckpointRow, name: str) -> list[bytes]:

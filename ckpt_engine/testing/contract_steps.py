@@ -10,6 +10,7 @@ import pytest
 from ..config import SnapshotConfig
 from ..errors import CheckpointNotFound, IdReused, InvalidRequest, ThreadNotFound
 from ..model import CommittedStep, StepCommit, WorkflowRun, new_checkpoint_id
+from ..retention import KEEP_LAST_N
 from .contract_base import ContractBase, OpenEngine, contents, say
 
 if TYPE_CHECKING:
@@ -251,6 +252,21 @@ class StepContract(ContractBase):
             assert (await engine.join(parents)).messages == ["summary"]
         joined = await engine.get(await _step(engine, 3, (beside, compact), append=["after"]))
         assert joined.messages == ["summary", "after"]
+        assert (await engine.verify()).problems == ()
+
+    async def test_lines_are_joined_whole_where_steps_of_theirs_were_collected(
+        self, engine: CheckpointEngine
+    ) -> None:
+        await engine.create_thread("wf")
+        root = await _step(engine, 0, (), append=["root"])
+        left = await _step(engine, 1, (root,), append=["left 1"])
+        right = await _step(engine, 2, (root,), first=False, append=["right 1"])
+        left = await _step(engine, 3, (left,), append=["left 2"])
+        right = await _step(engine, 4, (right,), append=["right 2"], state_set={"k": 1})
+        assert len((await engine.collect(KEEP_LAST_N(1))).dropped) == 2
+        joined = await engine.get(await _step(engine, 5, (left, right), append=["after"]))
+        assert joined.messages == ["root", "left 1", "left 2", "right 1", "right 2", "after"]
+        assert joined.state == {"k": 1}
         assert (await engine.verify()).problems == ()
 
     async def test_a_frontier_reaches_back_over_the_branch_point(
