@@ -241,9 +241,8 @@ def _joined_state(
         for key in _apply(state, values, before):
             log = values.get(key, b"").startswith(codec.LOG_PLACE)
             kind = 0 if not log else 1 if logs[key][2] < 0 else 2
-            others = changes[
-                min(kind, 1) if disputed.get(key) else kind
-            ]  # appending settles nothing
+            # appending settles nothing
+            others = changes[min(kind, 1) if disputed.get(key) else kind]
             disputed[key] = bool(others.get(key, 0) & ~behind[row.cid])
             for some in changes[: 3 - kind]:
                 some[key] = some.get(key, 0) | 1 << number
