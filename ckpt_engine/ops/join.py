@@ -29,7 +29,8 @@ class Joined:
     Attributes:
         prefix: The checkpoint whose logs the content begins with.
         copied: Log -> packed items that come after those.
-        whole: Log -> all of its packed items, where a line replaced it; none is in ``copied``.
+        whole: Log -> all of its packed items, where a line replaced a log, or steps of one were
+            collected; then nothing is in ``copied``.
         state: The packed state by key; ``None`` where it is exactly the first parent's.
         disputed: State keys that more than one line had changed.
     """

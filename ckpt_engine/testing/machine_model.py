@@ -120,12 +120,9 @@ def draw_state(data: st.DataObject, old: Mapping[str, Any]) -> dict[str, Any]:
     """Draw a whole state that comes after ``old``, mostly with more in its log."""
     state = data.draw(states, label="state")
     known = old[LOG] if isinstance(old.get(LOG), list) else []
-    how = data.draw(st.sampled_from(["append", "edit", "value", "without"]), label="log")
-    if how == "append":
-        state[LOG] = [*known, *data.draw(few)]
-    elif how == "edit":
-        keep = data.draw(st.integers(0, len(known)), label="keep")
-        state[LOG] = [*known[:keep], *data.draw(few)]
+    how = data.draw(st.sampled_from(["list", "list", "value", "without"]), label="log")
+    if how == "list":
+        state[LOG] = _drawn(data, known).whole
     elif how == "value":
         state[LOG] = data.draw(state_values)
     return state
