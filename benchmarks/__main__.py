@@ -7,16 +7,13 @@ and as a plot to ``benchmarks/results/``. Ends with 1 when a promise is not kept
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import platform
 import sqlite3
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -24,35 +21,10 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import (
-    branches,
-    disk,
-    experiments,
-    histories,
-    langgraph_saver,
-    memory,
-    overhead,
-    postgres,
-    reads,
-    throughput,
-    writes,
-)
-from .common import Bench, Figure, Missing
+from .common import Figure
+from .groups import GROUPS, measure
 
 RESULTS = Path(__file__).parent / "results"
-GROUPS: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
-    "writes": writes.run,
-    "disk": disk.run,
-    "throughput": throughput.run,
-    "reads": reads.run,
-    "branches": branches.run,
-    "langgraph": langgraph_saver.run,
-    "memory": memory.run,
-    "postgres": postgres.run,
-    "experiments": experiments.run,
-    "histories": histories.run,
-    "overhead": overhead.run,
-}
 
 
 def main() -> int:
@@ -65,7 +37,7 @@ def main() -> int:
     if unknown:
         options.error(f"no group {', '.join(sorted(unknown))}: there are {', '.join(GROUPS)}")
     console = Console()
-    figures, series, absent = asyncio.run(_run(names, chosen.quick, console))
+    figures, series, absent = _run(names, chosen.quick, console)
     console.print(_table(figures))
     for line in absent:
         console.print(f"[yellow]{escape(line)}[/]")
@@ -74,32 +46,26 @@ def main() -> int:
     return int(bool(absent) or any(figure.ok is False for figure in figures))
 
 
-async def _run(
+def _run(
     names: list[str], quick: bool, console: Console
 ) -> tuple[list[Figure], dict[str, list[float]], list[str]]:
     figures: list[Figure] = []
+    series: dict[str, list[float]] = {}
     absent: list[str] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with (
-        TemporaryDirectory(prefix="ckpt-bench-") as folder,
-        Progress(*columns, console=console) as bar,
-    ):
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("starting")
-        bench = Bench(Path(folder), quick, lambda line: bar.update(task, description=line))
         for name in names:
-            try:
-                found = await GROUPS[name](bench)
-            except Missing as missing:
-                absent.append(str(missing))
-                continue
-            except Exception as err:  # noqa: BLE001  (the other groups are measured all the same)
-                absent.append(f"{name} failed: {type(err).__name__}: {err}")
-                bar.print(f"[red]{escape(absent[-1])}[/]")
-                continue
-            figures += found
-            for figure in found:
+            bar.update(task, description=f"{name}: starting")
+            found = measure(name, quick, lambda line: bar.update(task, description=line))
+            if found.absent:
+                absent.append(found.absent)
+                bar.print(f"[red]{escape(found.absent)}[/]")
+            figures += found.figures
+            series |= found.series
+            for figure in found.figures:
                 bar.print(f"{_mark(figure)} {figure.name}: {_shown(figure.measured, figure.unit)}")
-    return figures, bench.series, absent
+    return figures, series, absent
 
 
 def _table(figures: list[Figure]) -> Table:
