@@ -1,28 +1,37 @@
-"""Arguments of the wrong type are refused by name, before anything is read or written."""
+"""Arguments of the wrong type are refused by name, before anything is read or written.
+
+``optional`` says that ``None`` is one, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from .errors import InvalidRequest
 
-__all__ = ["check_count", "check_list", "check_name", "check_object", "check_text"]
+__all__ = ["check_count", "check_list", "check_name", "check_object", "check_text", "check_time"]
+
+_COUNTS = 2**63  # a database's whole numbers are below it
 
 
-def check_list(values: Any, name: str, of: str) -> None:
+def check_list(values: Any, name: str, of: str, *, optional: bool = False) -> None:
     """Refuse what is no list: a text or an object in its place would be taken apart.
 
     Args:
-        values: What was given; ``None`` for nothing.
+        values: What was given.
         name: The argument.
         of: What it is a list of.
+        optional: Whether it may be ``None``.
 
     Raises:
         InvalidRequest: It is no list.
     """
-    if type(values) is list or type(values) is tuple or values is None:
+    if type(values) is list or type(values) is tuple or (optional and values is None):
         return
+    if values is None:
+        raise InvalidRequest(f"{name} must be a list of {of}, not None")
     text = isinstance(values, (str, bytes, bytearray, memoryview))
     if text or not isinstance(values, Sequence):
         raise InvalidRequest(
@@ -31,23 +40,24 @@ def check_list(values: Any, name: str, of: str) -> None:
         )
 
 
-def check_object(values: Any, name: str) -> None:
+def check_object(values: Any, name: str, *, optional: bool = False) -> None:
     """Refuse what is no object.
 
     Raises:
-        InvalidRequest: It is something else than a mapping or ``None``.
+        InvalidRequest: It is something else than a mapping.
     """
-    if values is not None and not isinstance(values, Mapping):
-        raise InvalidRequest(f"{name} must be a dict, not a {type(values).__name__}")
+    if not (isinstance(values, Mapping) or (optional and values is None)):
+        kind = "None" if values is None else f"a {type(values).__name__}"
+        raise InvalidRequest(f"{name} must be a dict, not {kind}")
 
 
-def check_text(value: Any, name: str) -> None:
+def check_text(value: Any, name: str, *, optional: bool = False) -> None:
     """Refuse what is no text that can be stored.
 
     Raises:
-        InvalidRequest: It is neither text nor ``None``, or has a lone surrogate.
+        InvalidRequest: It is no text, or has a lone surrogate.
     """
-    if value is None:
+    if optional and value is None:
         return
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} must be text, not {value!r:.60}")
@@ -57,16 +67,28 @@ def check_text(value: Any, name: str) -> None:
         raise InvalidRequest(f"{name} cannot have a lone surrogate") from None
 
 
-def check_count(value: Any, name: str, least: int | None = 0) -> None:
+def check_count(value: Any, name: str, least: int | None = 0, *, optional: bool = False) -> None:
     """Refuse what is no whole number, from ``least`` up where that is given.
 
     Raises:
-        InvalidRequest: It is neither that nor ``None``.
+        InvalidRequest: It is no such number.
     """
-    if value is None or (type(value) is int and (least is None or value >= least)):
+    if optional and value is None:
         return
-    bound = "" if least is None else f" from {least} up"
+    if type(value) is int and (least is None or least <= value < _COUNTS):
+        return
+    bound = "" if least is None else f" from {least} to 2**63 - 1"
     raise InvalidRequest(f"{name} must be a whole number{bound}, not {value!r:.60}")
+
+
+def check_time(value: Any, name: str) -> None:
+    """Refuse what is neither a time nor ``None``.
+
+    Raises:
+        InvalidRequest: It is something else, such as a text.
+    """
+    if value is not None and not isinstance(value, datetime):
+        raise InvalidRequest(f"{name} must be a datetime, not {value!r:.60}")
 
 
 def check_name(name: Any, what: str) -> None:

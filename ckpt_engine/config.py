@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .checks import check_list, check_name
+from .checks import check_count, check_list, check_name
 from .errors import InvalidRequest
 from .model import SnapshotTrigger
 from .retention import KEEP_ALL, RetentionPolicy, check_policy
@@ -69,12 +70,12 @@ class SnapshotConfig:
     def __post_init__(self) -> None:
         if self.synchronous not in ("full", "normal"):
             raise InvalidRequest(f"synchronous is full or normal, not {self.synchronous!r}")
-        if not isinstance(self.schema_version, int) or self.schema_version < 0:
-            raise InvalidRequest(
-                f"schema_version must be a number from 0 up, not {self.schema_version!r}"
-            )
         try:
             triggers = frozenset(SnapshotTrigger(t) for t in self.triggers)
+        except TypeError:
+            raise InvalidRequest(
+                f"triggers must be a set of triggers, not {self.triggers!r:.60}"
+            ) from None
         except ValueError as err:
             known = ", ".join(SnapshotTrigger)
             raise InvalidRequest(f"triggers: {err}; there are {known}") from None
@@ -84,15 +85,27 @@ class SnapshotConfig:
         for key in self.logs:
             check_name(key, "a key in logs")
         object.__setattr__(self, "logs", tuple(self.logs))
-        positive = {
-            "max_snapshot_size_mb": self.max_snapshot_size_mb,
+        self._check_numbers()
+        for name in ("delta_snapshots", "in_place"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidRequest(f"{name} is True or False, not {getattr(self, name)!r:.60}")
+        if self.upcast is not None and not callable(self.upcast):
+            raise InvalidRequest(f"upcast must be a function, not {self.upcast!r:.60}")
+
+    def _check_numbers(self) -> None:
+        check_count(self.schema_version, "schema_version")
+        check_count(self.group_size, "group_size", least=1)
+        check_count(self.connections, "connections", least=1)
+        seconds_and_sizes = {
             "interval_seconds": self.interval_seconds,
             "busy_timeout": self.busy_timeout,
-            "group_size": self.group_size,
-            "connections": self.connections,
             "cache_mb": self.cache_mb,
+            "idle_seal_seconds": self.idle_seal_seconds,
         }
-        for name, value in positive.items():
+        if self.max_snapshot_size_mb is not None:
+            seconds_and_sizes["max_snapshot_size_mb"] = self.max_snapshot_size_mb
+        for name, value in seconds_and_sizes.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (number and value > 0):
-                raise InvalidRequest(f"{name} must be greater than 0, not {value!r}")
+            never = name == "idle_seal_seconds" and number and value == 0
+            if not never and not (number and 0 < value < math.inf):
+                raise InvalidRequest(f"{name} must be greater than 0, not {value!r:.60}")

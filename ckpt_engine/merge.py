@@ -195,10 +195,12 @@ def _merge_key(b: Any, o: Any, t: Any, reducer: Reducer | None, join: _Join | No
         return reducer(*(None if isinstance(v, Missing) else v for v in (b, o, t))), True
     if mine == other:
         return o, True
-    if join is not None and all(isinstance(v, list | Missing) for v in (b, o, t)):
-        log, disputed = join(b or (), o or (), t or ())
-        return (o, False) if disputed else (log, True)
-    return o, False
+    if join is None or not all(isinstance(v, list | Missing) for v in (b, o, t)):
+        return o, False
+    if b is not MISSING and (o is MISSING or t is MISSING):
+        return o, False  # one side took the log out, the other changed it
+    log, disputed = join(b or (), o or (), t or ())
+    return (o, False) if disputed else (log, True)
 
 
 def _put(state: dict[str, Any], key: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ..config import SnapshotConfig
 from ..errors import Corrupted, EngineClosed
-from ..observe import Observer
+from ..observe import Guarded, Observer
 from ..store import Expect, Store, Tx
 from .source import Caches, MissError, Source
 
@@ -52,7 +52,8 @@ class EngineBase:
             await engine.snapshot("chat")
             assert counter.writes == 1
         """
-        self._observer = self._store.observer = observer
+        guarded = None if observer is None else Guarded(observer)
+        self._observer = self._store.observer = guarded
 
     async def _read(self, work: Callable[[Source], T]) -> T:
         """Run ``work`` in a read transaction; once more without the caches if a row is missing.

@@ -126,7 +126,7 @@ class Collecting(Upkeep):
         if thread_id is not None and session_id is not None:
             raise InvalidRequest("give thread_id or session_id, not both")
         chosen = self.config.retention if policy is None else check_policy(policy)
-        name = thread_id or session_id
+        name = session_id if thread_id is None else thread_id
         sessions, before = await asyncio.gather(
             self._read(partial(_sessions, name=name)), self._store.size()
         )

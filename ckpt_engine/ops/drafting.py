@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import codec
-from ..checks import check_list, check_name, check_object, check_text
+from ..checks import check_count, check_list, check_name, check_object, check_text
 from ..errors import InvalidRequest
 from ..model import StepCommit, id_to_bytes
 from ..store import CheckpointRow, In
@@ -20,8 +20,6 @@ from .source import MESSAGES, Source
 from .walk import own_rows
 
 __all__ = ["Drafting", "check_step", "checked_tags", "metadata_of"]
-
-_STEPS = 2**63  # a database's whole numbers
 
 
 class Drafting(Forgetting):
@@ -93,11 +91,12 @@ class Drafting(Forgetting):
 
     def _parents(self, source: Source, step: StepCommit) -> tuple[list[CheckpointRow], list[str]]:
         """Return the parents, and which of them were never committed."""
+        parents = tuple(dict.fromkeys(step.parents))
         if not step.fallback_to_head:
-            return [source.checkpoint(parent) for parent in step.parents], []
-        rows = [source.maybe_checkpoint(id_to_bytes(parent)) for parent in step.parents]
+            return [source.checkpoint(parent) for parent in parents], []
+        rows = [source.maybe_checkpoint(id_to_bytes(parent)) for parent in parents]
         found = [row for row in rows if row is not None]
-        missing = [p for p, row in zip(step.parents, rows, strict=True) if row is None]
+        missing = [p for p, row in zip(parents, rows, strict=True) if row is None]
         if not missing or found:
             return found, missing
         thread = source.thread(step.thread_id)
@@ -113,11 +112,11 @@ class Drafting(Forgetting):
         self, source: Source, start: Joined, parents: list[CheckpointRow], given: Given
     ) -> Draft:
         prefix = start.prefix
-        check_list(given.messages, "messages", "messages")
+        check_list(given.messages, "messages", "messages", optional=True)
         check_list(given.append, "append", "messages")
-        check_object(given.state, "state")
-        check_object(given.state_set, "state_set")
-        check_object(given.metadata, "metadata")
+        check_object(given.state, "state", optional=True)
+        check_object(given.state_set, "state_set", optional=True)
+        check_object(given.metadata, "metadata", optional=True)
         if given.messages is not None:
             log = _replaced(source, start, MESSAGES, given.messages, "messages")
         elif MESSAGES in start.whole:
@@ -262,23 +261,15 @@ def check_step(step: StepCommit) -> None:
     """
     if not isinstance(step, StepCommit):
         raise InvalidRequest(f"commit_step takes a StepCommit, not a {type(step).__name__}")
-    if type(step.step) is not int or not 0 <= step.step < _STEPS:
-        raise InvalidRequest(f"step must be a whole number from 0 up, not {step.step!r:.60}")
-    check_text(step.node, "node")
-    check_text(step.next_node, "next_node")
+    check_count(step.step, "step")
+    check_text(step.node, "node", optional=True)
+    check_text(step.next_node, "next_node", optional=True)
     lists = {"parents": "checkpoint ids", "append": "messages", "state_delete": "keys"}
     for name, of in lists.items():
-        check_list(_given(step, name), name, of)
+        check_list(getattr(step, name), name, of)
     for name in ("state_set", "metadata"):
-        check_object(_given(step, name), name)
+        check_object(getattr(step, name), name)
     if step.messages is not None and step.append:
         raise InvalidRequest("give messages (all) or append (the new ones), not both")
     if step.state is not None and (step.state_set or step.state_delete):
         raise InvalidRequest("give state (all) or state_set and state_delete, not both")
-
-
-def _given(step: StepCommit, name: str) -> Any:
-    value = getattr(step, name)
-    if value is None:
-        raise InvalidRequest(f"{name} may be empty or left out, but not None")
-    return value

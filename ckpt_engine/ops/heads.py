@@ -10,7 +10,7 @@ from ..store import CheckpointRow, HeadMoveRow, Lineage, ThreadRow, Tx
 from .called import thread_called
 from .source import Source
 
-__all__ = ["Moved", "active", "promote", "rewind", "supersede", "undo"]
+__all__ = ["Moved", "active", "moved_on", "promote", "rewind", "supersede", "undo"]
 
 
 class Moved(NamedTuple):
@@ -48,10 +48,13 @@ def rewind(
     if check:
         head = id_from_bytes(source.by_cid(thread.head).id) if thread.head is not None else None
         if head != expected:
-            raise Conflict(
-                f"the head of thread {thread.name!r} is {head}, not {expected}: read it again"
-            )
+            raise moved_on(thread.name, head, expected)
     return _move(tx, source, thread, target, "rewind", None, now)
+
+
+def moved_on(thread: str, head: str | None, expected: str | None) -> Conflict:
+    """Return the error that says that somebody else was first."""
+    return Conflict(f"the head of thread {thread!r} is {head}, not {expected}: read it again")
 
 
 def undo(tx: Tx, source: Source, thread_name: str, now: int) -> Moved:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ..checks import check_object
 from ..errors import InvalidRequest, MergeConflictError, NotInSession
 from ..graph import GraphNode, is_ancestor
 from ..merge import Content, Reducer, Strategy, base_ids, find_base, merge_content, resolve_base
@@ -56,6 +57,7 @@ class Merging(Writing):
 
         Raises:
             MergeConflictError: Both sides changed something; ``conflicts`` lists what.
+            InvalidRequest: ``strategy``, ``reducers`` or ``metadata`` is none.
             NotInSession: The threads belong to different sessions.
             CheckpointNotFound: One of them has no checkpoint.
 
@@ -69,6 +71,11 @@ class Merging(Writing):
             merged = await engine.get_latest("chat")
             assert (merged.messages, merged.state) == (["hello", "ours", "theirs"], {"cost": 4})
         """
+        check_object(metadata, "metadata", optional=True)
+        check_object(reducers, "reducers", optional=True)
+        for key, reducer in (reducers or {}).items():
+            if not callable(reducer):
+                raise InvalidRequest(f"reducers[{key!r}] is no function of base, ours and theirs")
         checkpoint_id = new_checkpoint_id()
         resolved: list[str] = []
 

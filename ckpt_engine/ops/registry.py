@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 
-from ..checks import check_list, check_name
+from ..checks import check_count, check_list, check_name, check_text, check_time
 from ..errors import CheckpointNotFound, Erased, InvalidRequest, NotInSession, ThreadNotFound
 from ..model import ID_LENGTH, CheckpointInfo, Thread, WorkflowRun, id_from_bytes, id_to_bytes
 from ..store import CheckpointRow, In, Pin, RunRow, TagRow, ThreadRow, Tx, Upto
@@ -38,6 +39,7 @@ class Registry(EngineBase):
             await engine.create_thread("chat")
             assert (await engine.get_thread("chat")).head is None
         """
+        check_time(created_at, "created_at")
         at = now_ms() if created_at is None else _millis(created_at)
         row = None
         with contextlib.suppress(Erased):
@@ -88,6 +90,8 @@ class Registry(EngineBase):
             await engine.snapshot("other")
             assert [root.id for root in await engine.list_sessions()] == ["other", "chat"]
         """
+        check_count(limit, "limit")
+        check_time(before, "before")
 
         def find(source: Source) -> list[Thread]:
             rows: list[ThreadRow] = []
@@ -164,6 +168,10 @@ class Registry(EngineBase):
             await engine.register_run("chat", run)
             assert await engine.runs("chat") == {"chat": run}
         """
+        if not isinstance(run, WorkflowRun):
+            raise InvalidRequest(f"register_run takes a WorkflowRun, not a {type(run).__name__}")
+        for field in fields(run):
+            check_text(getattr(run, field.name), field.name, optional=field.name == "supervisor")
 
         def record(tx: Tx, source: Source) -> None:
             thread = source.thread(thread_id)
@@ -205,6 +213,7 @@ class Registry(EngineBase):
         Example:
             assert await engine.find_sessions("no such workflow") == []
         """
+        check_name(workflow_id, "a workflow id")
 
         def find(source: Source) -> list[Thread]:
             ran = [row.thread for row in source.tx.find(RunRow, workflow_id=workflow_id)]
@@ -221,6 +230,7 @@ class Registry(EngineBase):
         Example:
             assert await engine.find_run("no such workflow") is None
         """
+        check_name(workflow_id, "a workflow id")
 
         def find(source: Source) -> tuple[Thread, WorkflowRun] | None:
             rows = source.tx.find(RunRow, workflow_id=workflow_id)
@@ -302,6 +312,7 @@ class Registry(EngineBase):
             await engine.snapshot("chat", tags=["best"])
             assert await engine.untag("chat", "best") == 1
         """
+        check_name(name, "a tag")
 
         def take(tx: Tx, source: Source) -> int:
             gone = 0
@@ -324,6 +335,7 @@ class Registry(EngineBase):
             first = await engine.snapshot("chat", tags=["best"])
             assert (await engine.resolve_tag("chat", "best")).id == first
         """
+        check_name(name, "a tag")
 
         def find(source: Source) -> CheckpointInfo:
             threads = [row.pk for row in _threads_of(source, thread_or_session)]

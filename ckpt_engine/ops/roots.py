@@ -48,6 +48,8 @@ def make_branch(
         NameTaken: The session has a thread of this name, or there is a thread of this id.
     """
     check_name(branch, "a branch name")
+    if name is not None:
+        check_name(name, "a thread id")
     owner = source.thread_by_pk(source.lineage(origin.lineage).thread)
     known = tx.thread(name) if name is not None else None
     if known is not None:

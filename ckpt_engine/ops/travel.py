@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice, takewhile
-from typing import Final
+from typing import Any, Final
 
-from ..checks import check_count
+from ..checks import check_count, check_name
 from ..errors import CheckpointNotFound
 from ..model import (
     Checkpoint,
@@ -15,6 +15,7 @@ from ..model import (
     Thread,
     TimeTravelResult,
     id_from_bytes,
+    id_to_bytes,
 )
 from ..store import CheckpointRow, In, TagRow, ThreadRow, Tx
 from ..triggers import parse_trigger
@@ -26,7 +27,7 @@ from .roots import make_branch
 from .source import Source
 from .walk import ancestors, frontier
 
-__all__ = ["UNSET", "Travel", "Unset"]
+__all__ = ["UNSET", "Travel", "Unset", "check_head", "head_of"]
 
 
 class Unset:
@@ -38,6 +39,16 @@ class Unset:
 
 UNSET: Final = Unset()
 """Stands for an argument that was not given, where ``None`` means something."""
+
+
+def check_head(expected: Any) -> None:
+    """Refuse an expected head that can never be one.
+
+    Raises:
+        InvalidRequest: It is neither a checkpoint id, ``None`` nor :data:`UNSET`.
+    """
+    if not isinstance(expected, Unset) and expected is not None:
+        id_to_bytes(expected)
 
 
 class Travel(EngineBase):
@@ -116,6 +127,7 @@ class Travel(EngineBase):
             await engine.snapshot("chat", append=["better"])
             assert (await engine.get_latest("chat")).messages == ["hello", "better"]
         """
+        check_head(expected_head)
         expected = None if isinstance(expected_head, Unset) else expected_head
         check = expected_head is not UNSET
 
@@ -210,8 +222,10 @@ class Travel(EngineBase):
             rest = await engine.list_time_travel_points("chat", before=page[-1].step)
             assert [point.step for point in rest] == [2, 1, 0]
         """
-        check_count(limit, "limit")
-        check_count(before, "before", least=None)
+        check_count(limit, "limit", optional=True)
+        check_count(before, "before", least=None, optional=True)
+        if tag is not None:
+            check_name(tag, "a tag")
         wanted = TRIGGERS.index(parse_trigger(trigger)) if trigger is not None else None
 
         def find(source: Source) -> list[CheckpointInfo]:
@@ -266,12 +280,14 @@ class Travel(EngineBase):
         On a straight line that is one checkpoint, in a parallel group several, in step order.
 
         Raises:
+            InvalidRequest: That is no step.
             CheckpointNotFound: The path begins after that step.
 
         Example:
             first = await engine.snapshot("chat")
             assert await engine.frontier_at("chat", 0) == (first,)
         """
+        check_count(step, "step", least=None)
 
         def find(source: Source) -> tuple[str, ...]:
             rows = frontier(source, source.thread(thread_id), step)
@@ -290,7 +306,7 @@ class Travel(EngineBase):
             ids = [await engine.snapshot("chat") for _ in range(3)]
             assert [info.id for info in await engine.path(ids[-1])] == ids
         """
-        check_count(limit, "limit")
+        check_count(limit, "limit", optional=True)
 
         def find(source: Source) -> list[CheckpointInfo]:
             rows = ancestors(source, [source.checkpoint(checkpoint_id)], page=256)

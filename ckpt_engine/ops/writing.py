@@ -8,8 +8,14 @@ from functools import partial
 from typing import Any
 
 from .. import codec
-from ..checks import check_text
-from ..errors import CheckpointError, CheckpointNotFound, Conflict, IdReused, InvalidRequest
+from ..checks import check_list, check_object, check_text
+from ..errors import (
+    CheckpointError,
+    CheckpointNotFound,
+    IdReused,
+    InvalidRequest,
+    NotInSession,
+)
 from ..model import (
     CommittedStep,
     JoinedContent,
@@ -24,6 +30,7 @@ from ..triggers import parse_trigger
 from . import prepare
 from .contents import content_after, content_of, copied
 from .drafting import Drafting, check_step, checked_tags, metadata_of
+from .heads import moved_on
 from .join import Joined, join
 from .place import Placed, StaleError, place
 from .prepare import Draft, Given
@@ -31,7 +38,7 @@ from .read import result_of
 from .roots import make_root
 from .source import MESSAGES, Source
 from .tombstones import check_unerased, thread_key
-from .travel import UNSET, Unset
+from .travel import UNSET, Unset, check_head
 
 __all__ = ["Writing"]
 
@@ -75,7 +82,8 @@ class Writing(Drafting):
             node: The step that made it.
             tags: Names to give it.
             summary: One line for people; derived from the content when absent.
-            metadata: Small facts (JSON object).
+            metadata: Small facts (JSON object); ``late``, ``gap``, ``disputed``, ``merged`` and
+                ``schema`` are the engine's own names, and understood as such.
 
         Raises:
             InvalidRequest: Both ``messages`` and ``append`` were given, or both
@@ -106,11 +114,10 @@ class Writing(Drafting):
             raise InvalidRequest("give messages (all) or append (the new ones), not both")
         if parent_checkpoint_id is not None and expected_head is not UNSET:
             raise InvalidRequest("give parent_checkpoint_id or expected_head, not both")
-        if not isinstance(expected_head, Unset) and expected_head is not None:
-            id_to_bytes(expected_head)  # what is no id never becomes the head
+        check_head(expected_head)
         texts = {"node": node, "next_node": next_node, "summary": summary}
         for name, text in texts.items():
-            check_text(text, name)
+            check_text(text, name, optional=True)
         stored_id, named = new_stored_id(), checked_tags(tags) if tags else ()
         given = Given(
             messages=messages,
@@ -197,18 +204,21 @@ class Writing(Drafting):
         Raises:
             CheckpointNotFound: A parent was never committed, or is gone; what was collected since
                 may still be answered from memory.
+            NotInSession: The parents belong to different sessions.
 
         Example:
             first = await engine.snapshot("chat", append=["hello"])
             assert (await engine.join([first])).messages == ["hello"]
         """
+        check_list(parents, "parents", "checkpoint ids")
 
         def joined(source: Source) -> JoinedContent:
-            rows = [source.checkpoint(parent) for parent in parents]
+            rows = [source.checkpoint(parent) for parent in dict.fromkeys(parents)]
             start = join(source, rows)
             base = content_of(source, self._caches, start.prefix)
             if len(rows) < 2:
                 return JoinedContent(messages=copied(base.messages), state=copied(base.state))
+            _check_one_session(source, rows)
             messages = _joined_log(source, start, MESSAGES, lambda: copied(base.messages))
             packed = start.state
             if packed is None:
@@ -236,6 +246,8 @@ class Writing(Drafting):
             await engine.check_storable(messages=[{"any": "JSON"}], state={"and": b"bytes"})
         """
         blobs: codec.Blobs = {}
+        check_list(messages, "messages", "messages")
+        check_object(state, "state", optional=True)
         size = len(codec.pack(list(messages), blobs, "messages"))
         size += len(codec.pack(dict(state or {}), blobs, "state"))
         codec.check_size(size + sum(map(len, blobs.values())), self.config.max_snapshot_size_mb)
@@ -343,9 +355,17 @@ def _check_head(source: Source, draft: Draft, expected: str | None) -> None:
     head = id_from_bytes(draft.parents[0].id) if draft.parents else None
     if head != expected:
         _ = source.tx  # raises where the head is only remembered, and may be old
-        raise Conflict(
-            f"the head of thread {draft.thread!r} is {head}, not {expected}: read it again"
-        )
+        raise moved_on(draft.thread, head, expected)
+
+
+def _check_one_session(source: Source, rows: Sequence[CheckpointRow]) -> None:
+    owners = [source.names(source.lineage(row.lineage).thread) for row in rows]
+    for row, owner in zip(rows, owners, strict=True):
+        if owner.session != owners[0].session:
+            raise NotInSession(
+                f"checkpoint {id_from_bytes(row.id)} belongs to another session than thread "
+                f"{owners[0].thread!r}"
+            )
 
 
 def _joined_log(

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..config import SnapshotConfig
-from ..errors import CheckpointNotFound, IdReused, InvalidRequest, ThreadNotFound
+from ..errors import (
+    CheckpointNotFound,
+    IdReused,
+    InvalidRequest,
+    NotInSession,
+    ThreadNotFound,
+)
 from ..model import CommittedStep, StepCommit, WorkflowRun, new_checkpoint_id
 from ..retention import KEEP_LAST_N
 from .contract_base import ContractBase, OpenEngine, contents, say
@@ -138,6 +144,19 @@ class StepContract(ContractBase):
         assert await engine.frontier_at("wf", 1) == (plan,)
         assert (await engine.get_thread("wf")).head == after.id
         assert (await engine.verify()).problems == ()
+
+    async def test_a_parent_counts_once_and_is_of_the_session(
+        self, engine: CheckpointEngine
+    ) -> None:
+        root = await _begun(engine)
+        one = await _step(engine, 1, (root,), "one")
+        two = await engine.get(await _step(engine, 2, (one, one), "two"))
+        assert (two.parents, contents(two)) == ((one,), ["one", "two"])
+        assert (await engine.join((one, one))).messages == (await engine.get(one)).messages
+        foreign = await engine.snapshot("foreign", append=["theirs"])
+        assert foreign is not None
+        with pytest.raises(NotInSession, match=f"{foreign} belongs to another session"):
+            await engine.join((one, foreign))
 
     async def test_a_key_is_disputed_only_where_lines_beside_each_other_changed_it(
         self, engine: CheckpointEngine

@@ -56,6 +56,14 @@ class _Plan(BaseModel):
     steps: list[int] = []
 
 
+class _Failing:
+    def committed(self, writes: int) -> None:
+        raise ValueError("committed")
+
+    def looked_up(self, *, hit: bool) -> None:
+        raise ValueError("looked up")
+
+
 def _nested(depth: int) -> Any:
     value: Any = "core"
     for _ in range(depth):
@@ -372,6 +380,19 @@ class VerbContract(ContractBase):
         latest = await both[0].get_latest("t")
         assert latest.step == 19
         assert len({info.id for info in await both[1].path(latest.id)} & set(ids)) == 20
+
+    async def test_what_an_observer_raises_is_logged_and_hinders_nobody(
+        self, engine: CheckpointEngine, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        engine.observe(_Failing())
+        for n in range(20):  # by themselves, and where the store allows it in place
+            await engine.snapshot("t", append=[n])
+        await asyncio.gather(*(engine.snapshot("t", append=["at once"]) for _ in range(4)))
+        engine.observe(None)
+        assert len((await engine.get_latest("t")).messages) == 24
+        logged = {str(record.exc_info[1]) for record in caplog.records if record.exc_info}
+        assert logged == {"committed", "looked up"}
+        caplog.clear()
 
     async def test_a_closed_engine_says_so(self, opened: OpenEngine) -> None:
         engine = await opened()

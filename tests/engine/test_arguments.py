@@ -14,6 +14,7 @@ from ckpt_engine import (
     CheckpointEngine,
     SnapshotConfig,
     StepCommit,
+    WorkflowRun,
     create_checkpoint_engine,
     new_checkpoint_id,
 )
@@ -47,6 +48,20 @@ def pinned(ttl: Any) -> Call:
     return lambda engine: engine.pin([], "me", ttl_seconds=ttl)
 
 
+def registered(**given: Any) -> Call:
+    run = {"namespace": "n", "workflow_id": "w", "run_id": "r", "workflow_type": "T"}
+    return lambda engine: engine.register_run(
+        "t", WorkflowRun(**{**run, "task_queue": "q", **given})
+    )
+
+
+def rewound(**given: Any) -> Call:
+    async def rewind(engine: CheckpointEngine) -> None:
+        await engine.rewind((await engine.get_latest("t")).id, **given)
+
+    return rewind
+
+
 MESSAGE = {"role": "user", "content": "hello"}
 WRONG: dict[str, Call] = {
     "append=[...]": taken(append=MESSAGE),
@@ -61,16 +76,16 @@ WRONG: dict[str, Call] = {
     "next_node must be text": taken(next_node=b"x"),
     "summary must be text": taken(summary=["x"]),
     "commit_step takes a StepCommit, not a dict": lambda engine: engine.commit_step({}),  # type: ignore[arg-type]
-    "step must be a whole number from 0 up, not 1.5": committed(step=1.5),
-    "step must be a whole number from 0 up, not True": committed(step=True),
-    "step must be a whole number from 0 up, not 9223372036854775808": committed(step=2**63),
-    "step must be a whole number from 0 up, not nan": committed(step=float("nan")),
+    "step must be a whole number from 0 to 2.*, not 1.5": committed(step=1.5),
+    "step must be a whole number from 0 to 2.*, not True": committed(step=True),
+    "step must be a whole number from 0 to 2.*, not 9223372036854775808": committed(step=2**63),
+    "step must be a whole number from 0 to 2.*, not nan": committed(step=float("nan")),
     "node must be text, not 3": committed(node=3),
     "a tag cannot have a lone surrogate": committed(tags=["\ud800"]),
     "tags must be a list of names, not None": committed(tags=None),
     "'nope' is not a trigger": committed(trigger="nope"),
     "metadata must be a dict, not a tuple": committed(metadata=(1,)),
-    "append may be empty or left out, but not None": committed(append=None),
+    "append must be a list of messages, not None": committed(append=None),
     "state_delete must be a list of keys, not a str": committed(state_delete="ab"),
     "parents must be a list of checkpoint ids": committed(parents="ab"),
     "give messages .all. or append": committed(messages=["a"], append=["b"]),
@@ -94,6 +109,43 @@ WRONG: dict[str, Call] = {
         before="1",  # type: ignore[arg-type]
     ),
     "step must be a whole number": lambda engine: engine.time_travel_to_step("t", "1"),  # type: ignore[arg-type]
+    "limit must be .* not 9223372036854775808": lambda engine: engine.list_time_travel_points(
+        "t", limit=2**63
+    ),
+    "a tag is text.*not 5": lambda engine: engine.list_time_travel_points("t", tag=5),  # type: ignore[arg-type]
+    "a tag is text.*not 6": lambda engine: engine.untag("t", 6),  # type: ignore[arg-type]
+    "a tag is text.*not 7": lambda engine: engine.resolve_tag("t", 7),  # type: ignore[arg-type]
+    "limit must be .* not '6'": lambda engine: engine.list_sessions(limit="6"),  # type: ignore[arg-type]
+    "before must be a datetime": lambda engine: engine.list_sessions(before="now"),  # type: ignore[arg-type]
+    "created_at must be a datetime": lambda engine: engine.create_thread("new", created_at=5),  # type: ignore[arg-type]
+    "step must be .* not None": lambda engine: engine.time_travel_to_step("t", None),  # type: ignore[arg-type]
+    "step must be .* not 0.5": lambda engine: engine.frontier_at("t", 0.5),  # type: ignore[arg-type]
+    "parents must be .* not None": lambda engine: engine.join(None),  # type: ignore[arg-type]
+    "checkpoint_ids must be .* not None": lambda engine: engine.pin(None, "me", ttl_seconds=1),  # type: ignore[arg-type]
+    "state must be a dict, not a tuple": lambda engine: engine.check_storable(state=(1,)),  # type: ignore[arg-type]
+    "messages must be a list .* not a float": lambda engine: engine.check_storable(messages=0.5),  # type: ignore[arg-type]
+    "metadata must be a dict, not a set": lambda engine: engine.merge_branch(
+        "t",
+        "t",
+        metadata={1},  # type: ignore[arg-type]
+    ),
+    "reducers must be a dict, not a list": lambda engine: engine.merge_branch(
+        "t",
+        "t",
+        reducers=[max],  # type: ignore[arg-type]
+    ),
+    "reducers.'n'. is no function": lambda engine: engine.merge_branch(
+        "t",
+        "t",
+        reducers={"n": 1},  # type: ignore[dict-item]
+    ),
+    "a workflow id cannot have": lambda engine: engine.find_run("a\ud800"),
+    "a workflow id is text": lambda engine: engine.find_sessions(5),  # type: ignore[arg-type]
+    "register_run takes a WorkflowRun, not a int": lambda engine: engine.register_run("t", 3),  # type: ignore[arg-type]
+    "run_id must be text, not 3": registered(run_id=3),
+    "task_queue cannot have a lone": registered(task_queue="\ud800"),
+    "'yy' is not a checkpoint id": rewound(expected_head="yy"),
+    "a thread id is text.*not ''": lambda engine: engine.collect(thread_id=""),
     "a retention policy is one such as": lambda engine: engine.collect("last:3"),  # type: ignore[arg-type]
 }
 
@@ -114,7 +166,19 @@ async def test_an_argument_of_another_type_is_refused(
         ("a retention policy", {"retention": "last:3"}),
         ("logs must be a list", {"logs": "events"}),
         ("a key in logs", {"logs": (1,)}),
+        ("logs must be a list .* not None", {"logs": None}),
+        ("triggers must be a set", {"triggers": 5}),
         ("interval_seconds must be", {"interval_seconds": "a"}),
+        ("busy_timeout must be", {"busy_timeout": None}),
+        ("cache_mb must be", {"cache_mb": float("inf")}),
+        ("idle_seal_seconds must be", {"idle_seal_seconds": -1}),
+        ("max_snapshot_size_mb must be", {"max_snapshot_size_mb": float("nan")}),
+        ("group_size must be a whole number from 1", {"group_size": 1.5}),
+        ("connections must be a whole number from 1", {"connections": 0}),
+        ("schema_version must be a whole number", {"schema_version": True}),
+        ("in_place is True or False", {"in_place": "no"}),
+        ("delta_snapshots is True or False", {"delta_snapshots": 1}),
+        ("upcast must be a function", {"upcast": "v2"}),
     ],
 )
 def test_a_configuration_is_checked_when_it_is_made(message: str, given: dict[str, Any]) -> None:

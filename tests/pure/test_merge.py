@@ -162,6 +162,17 @@ def test_a_reducer_sees_base_ours_and_theirs_of_what_both_changed() -> None:
     assert "n" not in dropped.state
 
 
+@pytest.mark.parametrize("which", ["ours", "theirs"])
+def test_a_log_that_one_side_took_out_and_the_other_changed_conflicts(which: str) -> None:
+    base, changed = {"log": ["a"]}, {"log": ["a", "b"]}
+    ours, theirs = (changed, {}) if which == "theirs" else ({}, changed)
+    merged, (conflict,) = merge_state(base, ours, theirs, logs={"log"})
+    assert merged == ours
+    assert (conflict.key, conflict.base) == ("log", ["a"])
+    assert getattr(conflict, which) is MISSING
+    assert merge_state(base, base, {}, logs={"log"}) == ({}, [])
+
+
 def test_declared_logs_are_joined_and_other_lists_conflict() -> None:
     base, ours, theirs = (
         {"log": [1], "l": [1]},
