@@ -226,6 +226,11 @@ def _path_of(url: str) -> str:
     path = url.removeprefix("sqlite:///") if url.startswith("sqlite:") else url
     if not path or ":memory:" in path or path.startswith("sqlite:"):
         raise InvalidRequest(f"{url!r} names no file: {_KINDS}")
+    if path != url and re.search(r"\?\w+=", path):
+        raise InvalidRequest(
+            f"{url!r} has options, which no sqlite:/// URL has: give them to SnapshotConfig, "
+            "such as SnapshotConfig(busy_timeout=5)"
+        )
     return str(Path(path).expanduser())
 
 

@@ -65,12 +65,12 @@ class Upkeep(EngineBase):
             loose.newest = self._newest
             if loose.rows >= _AT_LAST:
                 self._work.set()
-        if self._task is None:
-            self._begin_upkeep()
+        self._begin_upkeep()
 
     def _begin_upkeep(self) -> None:
-        """See to it that the background work runs."""
-        if self._task is None and not self._closed:
+        """See to it that the background work runs, also where the event loop is another one now."""
+        if (self._task is None or self._task.done()) and not self._closed:
+            self._work = asyncio.Event()
             self._task = asyncio.create_task(self._keep_up(), name="ckpt upkeep")
 
     async def _keep_up(self) -> None:
@@ -149,7 +149,7 @@ class Upkeep(EngineBase):
     async def _end_upkeep(self) -> None:
         """Stop the background work; pack what it takes little time to pack."""
         task, self._task = self._task, None
-        if task is not None:
+        if task is not None and not task.done():
             self._work.set()
             await task
         deadline = time.monotonic() + _AT_CLOSING

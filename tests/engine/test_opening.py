@@ -65,7 +65,7 @@ async def test_a_database_is_opened_and_read_while_another_process_is_frozen_wri
     [
         *("", "sqlite:", "sqlite://a.db", "sqlite:///:memory:", "mysql://host/db", "mysql:host"),
         *("postgres:host/db", "postgresql+asyncpg://host/db", "postgresql://host:port/db"),
-        "postgresql://host/db?schema=A",
+        *("postgresql://host/db?schema=A", "sqlite:///a.db?timeout=5"),
     ],
 )
 async def test_what_names_no_database_is_refused_beforehand_and_when_opened(
@@ -79,7 +79,9 @@ async def test_what_names_no_database_is_refused_beforehand_and_when_opened(
     assert list(tmp_path.iterdir()) == [], "no file of that name was made"
 
 
-@pytest.mark.parametrize("url", ["memory:", "a.db", "sqlite:///a.db", "C:a.db", "b/a:b.db"])
+@pytest.mark.parametrize(
+    "url", ["memory:", "a.db", "sqlite:///a.db", "sqlite:///is?.db", "C:a.db", "b/a:b.db"]
+)
 def test_what_names_one_passes_and_makes_nothing(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,12 @@ from string import ascii_letters
 
 import pytest
 
-from ckpt_engine import KEEP_LAST_N, SnapshotConfig, create_checkpoint_engine
+from ckpt_engine import (
+    KEEP_LAST_N,
+    CheckpointEngine,
+    SnapshotConfig,
+    create_checkpoint_engine,
+)
 
 
 def _noise(n: int) -> str:
@@ -73,3 +78,24 @@ async def test_blocks_that_are_mostly_dead_are_cut(tmp_path: Path) -> None:
         assert before - path.stat().st_size > 24 * 2000
         assert (await engine.get_latest(branch.id)).messages == [_noise(n) for n in range(6)]
         assert (await engine.verify()).ok
+
+
+def test_an_engine_goes_on_in_another_event_loop(tmp_path: Path) -> None:
+    """As in a notebook, or a script that calls ``asyncio.run`` for each thing it does."""
+    path = tmp_path / "a.db"
+    config = SnapshotConfig(retention=KEEP_LAST_N(2), idle_seal_seconds=0.05)
+
+    async def first() -> CheckpointEngine:
+        engine = await create_checkpoint_engine(str(path), config)
+        await engine.snapshot("t", append=["first"])
+        return engine
+
+    async def second(engine: CheckpointEngine) -> None:
+        for n in range(300):
+            await engine.snapshot("t", messages=[_noise(n)])
+        await asyncio.wait_for(_until_small(path, 400_000), 30)
+        assert (await engine.verify()).ok
+
+    engine = asyncio.run(first())
+    asyncio.run(second(engine))
+    asyncio.run(engine.close())
