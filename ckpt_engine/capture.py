@@ -72,6 +72,9 @@ class Scope:
         self._tags = tags
         self._metadata = metadata
         self._pending: list[Any] = []
+        # scopes within each other on one thread take turns: what one commits is not the next one's
+        outermost = self._line()[0]
+        self._turn: asyncio.Lock = asyncio.Lock() if outermost is self else outermost._turn
 
     @property
     def depth(self) -> int:
@@ -79,7 +82,7 @@ class Scope:
         return 0 if self.parent is None else self.parent.depth + 1
 
     def append(self, *messages: Any) -> None:
-        """Add messages to the conversation with the next checkpoint of this scope.
+        """Add messages to the conversation with the next checkpoint of this scope or one inside it.
 
         Raises:
             InvalidRequest: The scope was given ``messages``, which are read anew each time.
@@ -96,37 +99,55 @@ class Scope:
         Args:
             trigger: Why; the scope's own trigger when absent.
             phase: Goes into ``metadata["phase"]``.
-            given: Anything else that the engine's ``snapshot`` takes.
+            given: Anything else that the engine's ``snapshot`` takes; ``append`` comes after what
+                was appended so far, and ``messages`` leaves that to the next checkpoint.
         """
+        taking = asyncio.create_task(self._take(trigger or self._trigger, phase, given))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            await asyncio.wait({taking})  # else nobody knew which messages were committed
+            if not taking.cancelled():
+                taking.exception()
+            raise
+
+    async def _take(
+        self, trigger: SnapshotTrigger, phase: str, given: dict[str, Any]
+    ) -> str | None:
         metadata = {**self._metadata, "phase": phase, "depth": self.depth}
         metadata |= given.pop("metadata", {})
-        taken = len(self._pending)
-        content: dict[str, Any] = {"state": _now(self._state)}
-        if self._messages is not None:
-            content["messages"] = _now(self._messages)
-        elif taken:
-            content["append"] = self._pending[:taken]
-        checkpoint_id = await self.engine.snapshot(
-            self.thread_id,
-            trigger=trigger or self._trigger,
-            **{"node": self.name, **content, **given},
-            metadata=metadata,
-        )
+        async with self._turn:
+            content: dict[str, Any] = {"node": self.name, "state": _now(self._state), **given}
+            pending: list[tuple[Scope, int]] = []
+            if self._messages is not None:
+                content.setdefault("messages", _now(self._messages))
+            elif content.get("messages") is None:
+                pending = [(scope, len(scope._pending)) for scope in self._line()]
+                said = [m for scope, count in pending for m in scope._pending[:count]]
+                content["append"] = [*said, *content.get("append", ())]
+            checkpoint_id = await self.engine.snapshot(
+                self.thread_id, trigger=trigger, **content, metadata=metadata
+            )
+            if checkpoint_id is not None:
+                for scope, count in pending:
+                    del scope._pending[:count]
+            elif phase == "exit" and self._line()[:-1]:
+                self._line()[-2]._pending += self._pending
+                self._pending = []
         if checkpoint_id is not None:
-            del self._pending[:taken]
             self.checkpoints.append(checkpoint_id)
-            self._note(time.monotonic())
+            for scope in self._line():
+                scope.newest = time.monotonic()
         return checkpoint_id
 
-    def _note(self, now: float) -> None:
-        scope: Scope | None = self
+    def _line(self) -> list[Scope]:
+        """Return the scopes around this one on its thread, outermost first, and itself."""
+        line, scope = [self], self.parent
         while scope is not None:
-            if scope._covers(self.engine, self.thread_id):
-                scope.newest = now
+            if scope.engine is self.engine and scope.thread_id == self.thread_id:
+                line.insert(0, scope)
             scope = scope.parent
-
-    def _covers(self, engine: CheckpointEngine, thread_id: str) -> bool:
-        return self.engine is engine and self.thread_id == thread_id
+        return line
 
     async def _leave(self) -> None:
         """Take the exit checkpoint; a result that cannot be stored is left out, with the reason."""
@@ -188,7 +209,8 @@ async def snapshot_scope(
 
     While the body runs, a checkpoint with trigger ``INTERVAL`` is taken whenever that long has
     passed without one, if that trigger is enabled. Scopes nest; an inner one leaves the intervals
-    to the outer one on the same thread.
+    to the outer one on the same thread, its checkpoints have what was appended to that before, and
+    where its trigger is not enabled, what was appended to it goes with the outer one's.
 
     Args:
         engine: Where the checkpoints go.
@@ -249,11 +271,8 @@ def _interval(scope: Scope, given: float | None) -> float | None:
         interval_wait(0, 0, given)
         if not enabled:
             _log.warning("no interval checkpoints: the INTERVAL trigger is not enabled")
-    outer = scope.parent
-    while given is None and outer is not None:
-        if outer.interval and outer._covers(scope.engine, scope.thread_id):
-            return None
-        outer = outer.parent
+    if given is None and any(outer.interval for outer in scope._line()[:-1]):
+        return None
     every = scope.engine.config.interval_seconds if given is None else given
     return every if enabled else None
 

@@ -115,6 +115,58 @@ class CaptureContract(ContractBase):
         assert "exception" not in points[-1].metadata
         assert [p.parents for p in points[1:]] == [(p.id,) for p in points[:-1]]
 
+    async def test_what_scopes_within_each_other_append_is_in_order(
+        self, engine: CheckpointEngine
+    ) -> None:
+        async with engine.snapshot_scope("t", name="turn") as turn:
+            turn.append("question")
+            async with engine.snapshot_scope("t", name="tool") as tool:
+                assert (await engine.get_latest("t")).messages == ["question"]
+                tool.append("found")
+                async with engine.snapshot_scope("other") as other:
+                    other.append("of another thread")
+                    async with engine.snapshot_scope("t") as deep:
+                        assert (await engine.get_latest("t")).messages == ["question", "found"]
+                        deep.append("deep")
+            turn.append("answer")
+        assert (await engine.get_latest("t")).messages == ["question", "found", "deep", "answer"]
+        assert (await engine.get_latest("other")).messages == ["of another thread"]
+
+    async def test_what_was_appended_is_committed_once(self, engine: CheckpointEngine) -> None:
+        async with engine.snapshot_scope("t") as scope:
+            scope.append("first")
+            await asyncio.gather(*(scope.snapshot() for _ in range(3)))
+            scope.append("second")
+            await scope.snapshot(append=["given"])
+            scope.append("third")
+            await scope.snapshot(messages=["anew"])
+        points = [await engine.get(i) for i in scope.checkpoints]
+        assert points[-3].messages == ["first", "second", "given"]
+        assert [p.messages for p in points[-2:]] == [["anew"], ["anew", "third"]]
+
+    @pytest.mark.parametrize("turns", range(6))
+    async def test_a_snapshot_that_is_cancelled_is_not_committed_twice(
+        self, engine: CheckpointEngine, turns: int
+    ) -> None:
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            async with engine.snapshot_scope("t") as scope:
+                scope.append("said")
+                begun.set()
+                await scope.snapshot()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(work())
+        await begun.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        latest = await engine.get_latest("t")
+        assert (latest.messages, latest.metadata["phase"]) == (["said"], "exit")
+
     async def test_disabled_triggers_take_nothing_and_the_work_is_done(
         self, opened: OpenEngine
     ) -> None:
@@ -132,6 +184,12 @@ class CaptureContract(ContractBase):
             assert await tool() == "answer"
         assert scope.checkpoints == []
         assert [p.node for p in await _points(engine)] == ["tool", "tool"]
+        async with engine.snapshot_scope("t", trigger=SnapshotTrigger.TOOL_CALL) as outer:
+            async with engine.snapshot_scope("t", trigger=SnapshotTrigger.LLM_CALL) as inner:
+                inner.append("said inside")
+            outer.append("said after")
+        assert (await engine.get_latest("t")).messages == ["said inside", "said after"]
+        assert (inner.checkpoints, len(outer.checkpoints)) == ([], 2)
 
     async def test_the_decorator_stores_the_whole_result(self, engine: CheckpointEngine) -> None:
         result: dict[str, object] = {"rows": list(range(2000)), "bytes": b"\x00\xff", "none": None}
