@@ -202,6 +202,24 @@ def _plain(value: Any) -> Any:
     )
 
 
+def settled(value: Any, depth: int = 0) -> Any:
+    """Return the value as it is now, in containers of its own.
+
+    What cannot be stored stays in it, so that packing refuses it and says where it is.
+    """
+    kind = type(value)
+    if kind is str or kind in _AS_THEY_ARE or kind is int or kind is bytes or depth > MAX_DEPTH:
+        return value
+    if kind is dict:
+        return {key: settled(item, depth + 1) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [settled(item, depth + 1) for item in value]
+    try:
+        return settled(_plain(value), depth + 1)
+    except _RefusedError:
+        return value
+
+
 def _clean_object(value: dict[Any, Any], depth: int, blobs: Blobs | None, *, strict: bool) -> Any:
     changed: dict[str, Any] = {}
     short = 0 if strict else BLOB_MIN

@@ -44,7 +44,7 @@ class Drafting(Forgetting):
         return draft
 
     def _step_draft(
-        self, source: Source, step: StepCommit, stored_id: bytes, *, late: bool
+        self, source: Source, step: StepCommit, given: Given, stored_id: bytes, *, late: bool
     ) -> Draft:
         source.thread(step.thread_id)
         parents, missing = self._parents(source, step)
@@ -54,7 +54,7 @@ class Drafting(Forgetting):
                 f"({', '.join(str(row.step) for row in parents)})"
             )
         start = join(source, parents)
-        metadata = dict(step.metadata)
+        metadata = dict(given.metadata or {})
         summary = metadata.pop("summary", None)
         if late:
             metadata["late"] = True
@@ -65,17 +65,8 @@ class Drafting(Forgetting):
         rewritten = step.messages is not None and step.state is not None
         if schema := self._schema(source, [] if rewritten else parents):
             metadata["schema"] = schema
-        given = Given(
-            messages=step.messages,
-            append=step.append,
-            state=step.state,
-            state_set=step.state_set,
-            state_delete=step.state_delete,
-            tools_result=step.tools_result,
-            next_node=step.next_node,
-            summary=None if summary is None else str(summary),
-            metadata=metadata,
-        )
+        summary = None if summary is None else str(summary)
+        given = replace(given, metadata=metadata, summary=summary)
         draft = self._draft(source, start, parents, given)
         draft.id, draft.thread, draft.tags = stored_id, step.thread_id, checked_tags(step.tags)
         draft.step, draft.kind, draft.first, draft.late = step.step, "step", step.first, late
@@ -112,11 +103,6 @@ class Drafting(Forgetting):
         self, source: Source, start: Joined, parents: list[CheckpointRow], given: Given
     ) -> Draft:
         prefix = start.prefix
-        check_list(given.messages, "messages", "messages", optional=True)
-        check_list(given.append, "append", "messages")
-        check_object(given.state, "state", optional=True)
-        check_object(given.state_set, "state_set", optional=True)
-        check_object(given.metadata, "metadata", optional=True)
         if given.messages is not None:
             log = _replaced(source, start, MESSAGES, given.messages, "messages")
         elif MESSAGES in start.whole:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from .. import codec
+from ..checks import check_list, check_object
 from ..delta import base_depth, diff
 from ..model import SnapshotTrigger
 from ..store import CheckpointRow
@@ -69,6 +70,31 @@ class Given:
     next_node: str | None = None
     summary: str | None = None
     metadata: Mapping[str, Any] | None = None
+
+    def check(self) -> None:
+        """Refuse what is of the wrong type.
+
+        Raises:
+            InvalidRequest: No list or object where one belongs.
+        """
+        check_list(self.messages, "messages", "messages", optional=True)
+        check_list(self.append, "append", "messages")
+        check_object(self.state, "state", optional=True)
+        check_object(self.state_set, "state_set", optional=True)
+        check_object(self.metadata, "metadata", optional=True)
+
+    def settle(self) -> None:
+        """Take the values as they are now, before another thread reads them.
+
+        The caller's own may be at work on: changed between one key and the next.
+        """
+        for name in ("messages", "append"):
+            if (values := getattr(self, name)) is not None:
+                setattr(self, name, codec.settled(list(values)))
+        for name in ("state", "state_set", "metadata"):
+            if (values := getattr(self, name)) is not None:
+                setattr(self, name, codec.settled(dict(values)))
+        self.tools_result = codec.settled(self.tools_result)
 
 
 @dataclass(slots=True)

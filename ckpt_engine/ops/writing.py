@@ -121,13 +121,14 @@ class Writing(Drafting):
         stored_id, named = new_stored_id(), checked_tags(tags) if tags else ()
         given = Given(
             messages=messages,
-            append=append or (),
+            append=() if append is None else append,
             state=state,
             tools_result=tools_result,
             next_node=next_node,
             summary=summary,
             metadata=metadata,
         )
+        given.check()
 
         def build(late: bool, source: Source) -> Draft:
             draft = self._snapshot_draft(source, thread_id, parent_checkpoint_id, given)
@@ -137,7 +138,7 @@ class Writing(Drafting):
             draft.trigger = trigger
             return draft
 
-        await self._commit(thread_id, build)
+        await self._commit(thread_id, build, given)
         return id_from_bytes(stored_id)
 
     async def snapshot_safe(self, thread_id: str, **given: Any) -> str | None:
@@ -176,10 +177,22 @@ class Writing(Drafting):
         """
         check_step(step)
         stored_id = id_to_bytes(step.checkpoint_id)
+        given = Given(
+            messages=step.messages,
+            append=step.append,
+            state=step.state,
+            state_set=step.state_set,
+            state_delete=step.state_delete,
+            tools_result=step.tools_result,
+            next_node=step.next_node,
+            metadata=step.metadata,
+        )
+        given.check()
         try:
             found = await self._commit(
                 step.thread_id,
-                lambda late, source: self._step_draft(source, step, stored_id, late=late),
+                lambda late, source: self._step_draft(source, step, given, stored_id, late=late),
+                given,
                 ids=(stored_id,),
             )
         except CheckpointNotFound:
@@ -255,12 +268,21 @@ class Writing(Drafting):
     # --- drafts ---
 
     async def _commit(
-        self, thread: str, build: Callable[[bool, Source], Draft], *, ids: tuple[bytes, ...] = ()
+        self,
+        thread: str,
+        build: Callable[[bool, Source], Draft],
+        given: Given | None = None,
+        *,
+        ids: tuple[bytes, ...] = (),
     ) -> Placed | CheckpointRow:
-        """Prepare and place a draft, anew where another write was first."""
+        """Prepare and place a draft, anew where another write was first.
+
+        What is ``given`` is settled before another thread makes a draft of it.
+        """
+        leaving = None if given is None else given.settle
         late = anew = False
         for _ in range(_ATTEMPTS):
-            draft = await self._look_up(partial(build, late))
+            draft = await self._look_up(partial(build, late), leaving)
             expect = Expect((thread,), ids, draft.size)
             try:
                 found = await self._store.write(partial(_place_or_find, draft=draft), expect)

@@ -19,7 +19,7 @@ from ..errors import (
     TooLarge,
     Unstorable,
 )
-from ..model import SnapshotTrigger
+from ..model import SnapshotTrigger, StepCommit, new_checkpoint_id
 from ..retention import KEEP_LAST_N
 from .contract_base import ContractBase, OpenEngine, contents, say
 
@@ -380,6 +380,36 @@ class VerbContract(ContractBase):
         latest = await both[0].get_latest("t")
         assert latest.step == 19
         assert len({info.id for info in await both[1].path(latest.id)} & set(ids)) == 20
+
+    @pytest.mark.parametrize("step", [False, True])
+    async def test_content_is_that_of_the_call_whatever_becomes_of_it_meanwhile(
+        self, opened: OpenEngine, step: bool
+    ) -> None:
+        first = await opened()
+        root = await first.snapshot("t", state={"n": 0})
+        engine = await opened(SnapshotConfig(logs=("events",)))  # which remembers nothing
+        if await engine.find_committed(str(root)) is None:
+            root = await engine.snapshot("t", state={"n": 0})  # nothing is shared
+        messages: list[Any] = [{"n": n} for n in range(20_000)]
+        state: dict[str, Any] = {"events": [[n] for n in range(20_000)], "n": 20_000}
+        metadata: dict[str, Any] = {"n": [20_000]}
+        given: dict[str, Any] = {"messages": messages, "state": state, "metadata": metadata}
+        taken = new_checkpoint_id()
+        commit = StepCommit(
+            checkpoint_id=taken, thread_id="t", step=1, parents=(str(root),), **given
+        )
+        work = engine.commit_step(commit) if step else engine.snapshot("t", **given)
+        task = asyncio.ensure_future(work)
+        await asyncio.sleep(0)
+        messages[-1]["n"] = state["n"] = metadata["n"][0] = "later"
+        state["events"].clear()
+        state.update({f"key {n}": n for n in range(100)})
+        await task
+        found = await engine.get_latest("t")
+        assert found.messages == [{"n": n} for n in range(20_000)]
+        assert found.state == {"events": [[n] for n in range(20_000)], "n": 20_000}
+        assert found.metadata["n"] == [20_000]
+        assert (await engine.verify()).problems == ()
 
     async def test_what_an_observer_raises_is_logged_and_hinders_nobody(
         self, engine: CheckpointEngine, caplog: pytest.LogCaptureFixture
