@@ -5,15 +5,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from .errors import InvalidRequest
+from .errors import InvalidRequest, shown
 
-__all__ = ["check_count", "check_list", "check_name", "check_object", "check_text", "check_time"]
+__all__ = [
+    "check_count",
+    "check_flag",
+    "check_list",
+    "check_name",
+    "check_object",
+    "check_text",
+    "check_time",
+    "checked_tags",
+]
 
 _COUNTS = 2**63  # a database's whole numbers are below it
+
+
+def check_flag(value: Any, name: str) -> None:
+    """Refuse what is neither ``True`` nor ``False``.
+
+    Raises:
+        InvalidRequest: It is something else, which Python would take for one of them.
+    """
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name} is True or False, not {shown(value)}")
 
 
 def check_list(values: Any, name: str, of: str, *, optional: bool = False) -> None:
@@ -51,20 +70,20 @@ def check_object(values: Any, name: str, *, optional: bool = False) -> None:
         raise InvalidRequest(f"{name} must be a dict, not {kind}")
 
 
-def check_text(value: Any, name: str, *, optional: bool = False) -> None:
-    """Refuse what is no text that can be stored.
+def check_text(value: Any, name: str) -> str:
+    """Return a text as plain ``str`` (a member of an enum is one, too); refuse what is none.
 
     Raises:
         InvalidRequest: It is no text, or has a lone surrogate.
     """
-    if optional and value is None:
-        return
     if not isinstance(value, str):
-        raise InvalidRequest(f"{name} must be text, not {value!r:.60}")
+        raise InvalidRequest(f"{name} must be text, not {shown(value)}")
+    plain = value if type(value) is str else str.__str__(value)
     try:
-        value.encode()
+        plain.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{name} cannot have a lone surrogate") from None
+    return plain
 
 
 def check_count(value: Any, name: str, least: int | None = 0, *, optional: bool = False) -> None:
@@ -78,7 +97,7 @@ def check_count(value: Any, name: str, least: int | None = 0, *, optional: bool 
     if type(value) is int and (least is None or least <= value < _COUNTS):
         return
     bound = "" if least is None else f" from {least} to 2**63 - 1"
-    raise InvalidRequest(f"{name} must be a whole number{bound}, not {value!r:.60}")
+    raise InvalidRequest(f"{name} must be a whole number{bound}, not {shown(value)}")
 
 
 def check_time(value: Any, name: str) -> None:
@@ -88,15 +107,26 @@ def check_time(value: Any, name: str) -> None:
         InvalidRequest: It is something else, such as a text.
     """
     if value is not None and not isinstance(value, datetime):
-        raise InvalidRequest(f"{name} must be a datetime, not {value!r:.60}")
+        raise InvalidRequest(f"{name} must be a datetime, not {shown(value)}")
 
 
-def check_name(name: Any, what: str) -> None:
-    """Refuse what cannot be a name.
+def check_name(name: Any, what: str) -> str:
+    """Return a name as plain ``str``; refuse what cannot be one.
 
     Raises:
         InvalidRequest: It is no text, is empty, or has a lone surrogate.
     """
     if not isinstance(name, str) or not name or len(name) > 1000:
-        raise InvalidRequest(f"{what} is text of 1 to 1,000 characters, not {name!r:.60}")
-    check_text(name, what)
+        raise InvalidRequest(f"{what} is text of 1 to 1,000 characters, not {shown(name)}")
+    return check_text(name, what)
+
+
+def checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """Return the tags, each once.
+
+    Raises:
+        InvalidRequest: They are no list of names.
+    """
+    if isinstance(tags, str) or not isinstance(tags, Collection):
+        raise InvalidRequest(f"tags must be a list of names, not {shown(tags)}")
+    return tuple(dict.fromkeys(check_name(tag, "a tag") for tag in tags))

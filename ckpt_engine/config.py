@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .checks import check_count, check_list, check_name
-from .errors import InvalidRequest
+from .checks import check_count, check_flag, check_list, check_name
+from .errors import InvalidRequest, shown
 from .model import SnapshotTrigger
 from .retention import KEEP_ALL, RetentionPolicy, check_policy
+from .triggers import parse_trigger
 
 __all__ = ["SnapshotConfig"]
+
+_MOST = 1e10  # seconds: three hundred years; or megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +71,13 @@ class SnapshotConfig:
 
     def __post_init__(self) -> None:
         if self.synchronous not in ("full", "normal"):
-            raise InvalidRequest(f"synchronous is full or normal, not {self.synchronous!r}")
+            raise InvalidRequest(f"synchronous is full or normal, not {shown(self.synchronous)}")
         try:
-            triggers = frozenset(SnapshotTrigger(t) for t in self.triggers)
+            triggers = frozenset(map(parse_trigger, self.triggers))
         except TypeError:
             raise InvalidRequest(
-                f"triggers must be a set of triggers, not {self.triggers!r:.60}"
+                f"triggers must be a set of triggers, not {shown(self.triggers)}"
             ) from None
-        except ValueError as err:
-            known = ", ".join(SnapshotTrigger)
-            raise InvalidRequest(f"triggers: {err}; there are {known}") from None
         object.__setattr__(self, "triggers", triggers)
         check_policy(self.retention)
         check_list(self.logs, "logs", "keys of the state")
@@ -86,11 +85,10 @@ class SnapshotConfig:
             check_name(key, "a key in logs")
         object.__setattr__(self, "logs", tuple(self.logs))
         self._check_numbers()
-        for name in ("delta_snapshots", "in_place"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidRequest(f"{name} is True or False, not {getattr(self, name)!r:.60}")
+        check_flag(self.delta_snapshots, "delta_snapshots")
+        check_flag(self.in_place, "in_place")
         if self.upcast is not None and not callable(self.upcast):
-            raise InvalidRequest(f"upcast must be a function, not {self.upcast!r:.60}")
+            raise InvalidRequest(f"upcast must be a function, not {shown(self.upcast)}")
 
     def _check_numbers(self) -> None:
         check_count(self.schema_version, "schema_version")
@@ -107,5 +105,5 @@ class SnapshotConfig:
         for name, value in seconds_and_sizes.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             never = name == "idle_seal_seconds" and number and value == 0
-            if not never and not (number and 0 < value < math.inf):
-                raise InvalidRequest(f"{name} must be greater than 0, not {value!r:.60}")
+            if not never and not (number and 0 < value < _MOST):
+                raise InvalidRequest(f"{name} must be greater than 0, not {shown(value)}")

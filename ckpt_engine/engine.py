@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import TracebackType
 
 from . import tree
-from .capture import snapshot_on, snapshot_scope
+from .decorator import snapshot_on
 from .model import CheckpointDiff, CheckpointTree
 from .ops.merging import Merging
 from .ops.registry import Registry
 from .ops.travel import UNSET, Travel
 from .ops.verifying import Verifying
+from .scopes import snapshot_scope
 
 __all__ = ["UNSET", "CheckpointEngine"]
 

@@ -7,7 +7,7 @@ Every class has a stable ``kind``, which crosses the wire as the type of a Tempo
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "CheckpointError",
@@ -30,7 +30,16 @@ __all__ = [
     "TooLarge",
     "Unstorable",
     "WrongKey",
+    "shown",
 ]
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """Return how a value reads, cut off; what Python does not spell out goes by its type."""
+    try:
+        return repr(value)[:most]
+    except Exception:  # noqa: BLE001  (too many digits, too deep, or what its own class raises)
+        return f"a {type(value).__name__}"
 
 
 class CheckpointError(Exception):

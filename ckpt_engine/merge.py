@@ -14,7 +14,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from .errors import InvalidRequest
+from .errors import InvalidRequest, shown
 from .graph import Lookup, merge_bases
 
 __all__ = [
@@ -129,7 +129,7 @@ def merge_content(
         InvalidRequest: The strategy is unknown.
     """
     if strategy not in ("raise", "ours", "theirs"):
-        raise InvalidRequest(f"no strategy {strategy!r}: there are raise, ours and theirs")
+        raise InvalidRequest(f"no strategy {shown(strategy)}: there are raise, ours and theirs")
     messages, disputed = merge_logs(
         base.messages, ours.messages, theirs.messages, ordered=base.ordered
     )
@@ -139,7 +139,7 @@ def merge_content(
             MergeConflict(
                 kind="messages",
                 key="messages",
-                base=base.messages,
+                base=_known(base.messages),
                 ours=ours.messages,
                 theirs=theirs.messages,
             )
@@ -176,8 +176,7 @@ def merge_state(
         value, clear = _merge_key(b, o, t, reducers.get(key), log)
         _put(merged, key, value)
         if not clear:
-            known = MISSING if isinstance(b, Missing) else b
-            conflicts.append(MergeConflict(kind="state", key=key, base=known, ours=o, theirs=t))
+            conflicts.append(MergeConflict(kind="state", key=key, base=_known(b), ours=o, theirs=t))
     return merged, sorted(conflicts, key=lambda c: c.key)
 
 
@@ -192,7 +191,7 @@ def _merge_key(b: Any, o: Any, t: Any, reducer: Reducer | None, join: _Join | No
     if base == mine:
         return t, True
     if reducer is not None:
-        return reducer(*(None if isinstance(v, Missing) else v for v in (b, o, t))), True
+        return reducer(*(None if isinstance(v, Missing) else v for v in (_known(b), o, t))), True
     if mine == other:
         return o, True
     if join is None or not all(isinstance(v, list | Missing) for v in (b, o, t)):
@@ -343,7 +342,26 @@ def resolve_base(
         return contents[base]
     parts = (resolve_base(part, contents, logs) for part in (base.base, base.ours, base.theirs))
     merged = merge_content(*parts, logs=logs)
+    messages = merged.messages
     for conflict in merged.conflicts:
-        if conflict.kind == "state":
+        if conflict.kind == "messages":
+            messages = _disputed(conflict)
+        elif conflict.key in logs:
+            merged.state[conflict.key] = _disputed(conflict)
+        else:
             merged.state[conflict.key] = Missing._DISPUTED
-    return Content(merged.messages, merged.state, ordered=False)
+    return Content(messages, merged.state, ordered=False)
+
+
+def _disputed(conflict: MergeConflict) -> list[Any]:
+    """Return a log that is no side's and as long as the longer: all they hold is against it."""
+    sides = (side for side in (conflict.ours, conflict.theirs) if isinstance(side, Sequence))
+    return [Missing._DISPUTED] * max(map(len, sides), default=1)
+
+
+def _known(base: Any) -> Any:
+    """Return a base's value, or that there is none, where its own sides disagree about it."""
+    disputed = isinstance(base, Missing) or (
+        isinstance(base, Sequence) and any(item is Missing._DISPUTED for item in base)
+    )
+    return MISSING if disputed else base

@@ -12,7 +12,7 @@ from enum import StrEnum
 from random import Random
 from typing import Any, Literal
 
-from .errors import InvalidRequest
+from .errors import InvalidRequest, shown
 
 __all__ = [
     "ID_LENGTH",
@@ -95,7 +95,7 @@ def id_to_bytes(checkpoint_id: str) -> bytes:
     """
     if not isinstance(checkpoint_id, str) or not _ID.fullmatch(checkpoint_id):
         raise InvalidRequest(
-            f"{checkpoint_id!r} is not a checkpoint id: 32 lower-case hex digits are expected"
+            f"{shown(checkpoint_id)} is not a checkpoint id: 32 lower-case hex digits are expected"
         )
     return bytes.fromhex(checkpoint_id[20:] + checkpoint_id[:20])
 

@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checks import check_text
 from .config import SnapshotConfig
 from .engine import CheckpointEngine
-from .errors import InvalidRequest
+from .errors import InvalidRequest, shown
 
 if TYPE_CHECKING:
     from .keys import Keyring
@@ -31,6 +32,7 @@ __all__ = [
     "postgres_store",
 ]
 
+_LONGEST_NAME = 240  # of the 255 that file systems take: the log beside it has a longer one
 _MEMORY = ("memory:", "memory://")
 _KINDS = (
     "give sqlite:///path (or a bare path), postgresql://user:password@host:port/database, "
@@ -65,14 +67,17 @@ async def create_checkpoint_engine(
             await engine.rewind(first)
             assert (await engine.get_latest("chat")).messages == ["hello"]
     """
+    from .keys import Keyring
     from .stores.copying import check_copied
     from .stores.encrypted import EncryptedStore, check_plain
 
     if not isinstance(url, (str, os.PathLike)):
-        raise InvalidRequest(f"{url!r} is no URL: {_KINDS}")
+        raise InvalidRequest(f"{shown(url)} is no URL: {_KINDS}")
+    if keys is not None and not isinstance(keys, Keyring):
+        raise InvalidRequest(f"keys is a Keyring, not a {type(keys).__name__}")
     config = SnapshotConfig() if config is None else config
     if not isinstance(config, SnapshotConfig):
-        raise InvalidRequest(f"config is a SnapshotConfig(...), not {config!r:.60}")
+        raise InvalidRequest(f"config is a SnapshotConfig(...), not {shown(config)}")
     store = await open_store(os.fspath(url), config)
     try:
         await check_copied(store)
@@ -191,7 +196,7 @@ def check_url(url: object) -> None:
         InvalidRequest: It is no text, or names no kind of store; the message says what would.
     """
     if not isinstance(url, str):
-        raise InvalidRequest(f"the URL has to be a text, not {url!r}: {_KINDS}")
+        raise InvalidRequest(f"the URL has to be a text, not {shown(url)}: {_KINDS}")
     if url in _MEMORY:
         return
     if is_postgres(url):
@@ -224,6 +229,9 @@ def _path_of(url: str) -> str:
         InvalidRequest: It names no file.
     """
     path = url.removeprefix("sqlite:///") if url.startswith("sqlite:") else url
+    check_text(path, "the path of a database")
+    if "\0" in path or len(Path(path).name) > _LONGEST_NAME:
+        raise InvalidRequest(f"{shown(path)} cannot be the name of a file")
     if not path or ":memory:" in path or path.startswith("sqlite:"):
         raise InvalidRequest(f"{url!r} names no file: {_KINDS}")
     if path != url and re.search(r"\?\w+=", path):

@@ -23,7 +23,7 @@ class MergeResult:
         checkpoint_id: The head that has both sides: a new one, or the old one where the branch
             held nothing new.
         created: Whether it is new.
-        resolved: State keys that the strategy decided.
+        resolved: State keys that the strategy decided, and ``messages`` where it did so of those.
     """
 
     checkpoint_id: str

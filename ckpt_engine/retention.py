@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal, NamedTuple, TypeVar, overload
 
-from .errors import InvalidRequest
+from .errors import InvalidRequest, shown
 
 __all__ = [
     "KEEP_AGE",
@@ -151,7 +151,7 @@ def check_policy(policy: RetentionPolicy) -> RetentionPolicy:
     """
     if not isinstance(policy, RetentionPolicy):
         raise InvalidRequest(
-            f"a retention policy is one such as KEEP_LAST_N(100), not {policy!r:.60}"
+            f"a retention policy is one such as KEEP_LAST_N(100), not {shown(policy)}"
         )
     return policy
 
@@ -200,9 +200,9 @@ class _Counted(RetentionPolicy):
 
     def __post_init__(self) -> None:
         if not isinstance(self.n, int) or isinstance(self.n, bool) or self.n < 1:
-            raise InvalidRequest(f"at least 1 checkpoint is to be kept, not {self.n!r}")
+            raise InvalidRequest(f"at least 1 checkpoint is to be kept, not {shown(self.n)}")
         if self.per not in ("thread", "session"):
-            raise InvalidRequest(f"per is 'thread' or 'session', not {self.per!r}")
+            raise InvalidRequest(f"per is 'thread' or 'session', not {shown(self.per)}")
 
     def kept(self, checkpoints: Candidates, now: datetime) -> Collection[int]:
         """Return the positions chosen of each thread, or of all threads together."""
@@ -309,11 +309,15 @@ class KeepAge(RetentionPolicy):
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_age, timedelta) or self.max_age <= timedelta(0):
-            raise InvalidRequest(f"an age is a timedelta greater than 0, not {self.max_age!r}")
+            raise InvalidRequest(f"an age is a timedelta greater than 0, not {shown(self.max_age)}")
 
     def kept(self, checkpoints: Candidates, now: datetime) -> range:
         """Return the positions of those committed at or after ``now - max_age``."""
-        return range(bisect_left(checkpoints.times, now - self.max_age), len(checkpoints))
+        try:
+            oldest = now - self.max_age
+        except OverflowError:  # before the first day there is
+            return range(len(checkpoints))
+        return range(bisect_left(checkpoints.times, oldest), len(checkpoints))
 
 
 KEEP_ALL = KeepAll()

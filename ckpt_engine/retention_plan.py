@@ -15,13 +15,17 @@ from functools import reduce
 from itertools import chain, compress
 from operator import index, or_
 from types import MappingProxyType
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
-from .errors import InvalidRequest
+from .errors import InvalidRequest, shown
 from .retention import Candidates, RetentionPolicy
 
 __all__ = ["KeepReason", "RetentionPlan", "flipped", "plan_retention"]
 
+_MISTAKES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
 _FLIPPED = bytes([True, False]).ljust(256, b"\0")
 
 
@@ -86,7 +90,8 @@ def plan_retention(
         only_threads: Drop from these threads alone; from all when absent.
 
     Raises:
-        InvalidRequest: The policy returned something that is not the position of a checkpoint.
+        InvalidRequest: The policy failed, or returned something that is not the position of a
+            checkpoint.
     """
     leaves, forks = _shape(checkpoints)
     must: list[tuple[KeepReason, Iterable[int]]] = [
@@ -96,7 +101,7 @@ def plan_retention(
         (KeepReason.TAGGED, tagged),
         (KeepReason.PINNED, pinned),
         (KeepReason.NEEDED, needed),
-        (KeepReason.POLICY, policy.kept(checkpoints, now)),
+        (KeepReason.POLICY, _chosen(policy, checkpoints, now)),
         (KeepReason.NEEDED, _of_others(checkpoints.threads, only_threads)),
     ]
     kept = bytearray(len(checkpoints))
@@ -110,6 +115,21 @@ def plan_retention(
         drop=tuple(compress(range(len(kept)), flipped(kept))),
         stays=MappingProxyType({why: tuple(found) for why, found in stays.items()}),
     )
+
+
+def _chosen(policy: RetentionPolicy, checkpoints: Candidates, now: datetime) -> list[Any]:
+    """Return what a policy keeps; whatever goes wrong in it has its name."""
+    try:
+        kept = list(policy.kept(checkpoints, now))
+    except _MISTAKES as err:
+        raise InvalidRequest(
+            f"the retention policy {shown(policy)} failed: {type(err).__name__}: {err}"
+        ) from err
+    if kept and isinstance(kept[0], bool):
+        raise InvalidRequest(
+            f"the retention policy {shown(policy)} must return positions, not a flag for each"
+        )
+    return kept
 
 
 def flipped(flags: bytearray) -> bytearray:

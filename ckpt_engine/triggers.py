@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from .errors import InvalidRequest
+import contextlib
+
+from .errors import InvalidRequest, shown
 from .model import SnapshotTrigger
 
 __all__ = ["interval_wait", "parse_trigger"]
+
+_LONGEST = 1e10  # seconds: three hundred years
 
 
 def parse_trigger(value: SnapshotTrigger | str) -> SnapshotTrigger:
@@ -16,11 +20,11 @@ def parse_trigger(value: SnapshotTrigger | str) -> SnapshotTrigger:
     """
     if type(value) is SnapshotTrigger:
         return value
-    try:
-        return SnapshotTrigger(value)
-    except ValueError:
-        known = ", ".join(SnapshotTrigger)
-        raise InvalidRequest(f"{value!r} is not a trigger; there are {known}") from None
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return SnapshotTrigger(value)
+    known = ", ".join(SnapshotTrigger)
+    raise InvalidRequest(f"{shown(value)} is not a trigger; there are {known}")
 
 
 def interval_wait(last: float, now: float, every: float) -> float:
@@ -34,6 +38,6 @@ def interval_wait(last: float, now: float, every: float) -> float:
     Raises:
         InvalidRequest: ``every`` is not greater than 0.
     """
-    if not every > 0:
-        raise InvalidRequest(f"an interval is greater than 0 seconds, not {every}")
+    if not isinstance(every, (int, float)) or isinstance(every, bool) or not 0 < every < _LONGEST:
+        raise InvalidRequest(f"an interval is greater than 0 seconds, not {shown(every)}")
     return max(0.0, last + every - now)

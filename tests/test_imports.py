@@ -169,7 +169,7 @@ def test_errors_and_values_import_nothing_else_of_ours() -> None:
 
 
 def test_the_configuration_knows_values_and_policies() -> None:
-    known = {"ckpt_engine.checks", "ckpt_engine.retention"}
+    known = {"ckpt_engine.checks", "ckpt_engine.retention", "ckpt_engine.triggers"}
     assert broken("ckpt_engine.config", BASE | known) == []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..config import SnapshotConfig
-from ..errors import Corrupted, EngineClosed
+from ..errors import Corrupted, EngineClosed, InvalidRequest, shown
 from ..observe import Guarded, Observer
 from ..store import Expect, Store, Tx
 from .source import Caches, MissError, Source
@@ -31,6 +31,7 @@ class EngineBase:
         self._store = store
         self._caches = Caches(int(config.cache_mb * 1_000_000))
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._observer: Observer | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -52,6 +53,11 @@ class EngineBase:
             await engine.snapshot("chat")
             assert counter.writes == 1
         """
+        told = (getattr(observer, name, None) for name in ("committed", "looked_up"))
+        if observer is not None and not all(map(callable, told)):
+            raise InvalidRequest(
+                f"an observer has committed() and looked_up(), not {shown(observer)}"
+            )
         guarded = None if observer is None else Guarded(observer)
         self._observer = self._store.observer = guarded
 
@@ -101,3 +107,10 @@ class EngineBase:
     def _check_open(self) -> None:
         if self._closed:
             raise EngineClosed("the engine was closed")
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None and self._loop.is_running():
+                raise InvalidRequest(
+                    "this engine is at work in another event loop: open one engine for each"
+                )
+            self._loop = loop

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Generic, TypeVar
 
+from ..checks import check_flag
 from ..config import SnapshotConfig
 from ..errors import CheckpointError, InvalidRequest, Retryable
 from ..model import id_from_bytes, ids_from_bytes
@@ -125,6 +126,7 @@ class Collecting(Upkeep):
         """
         if thread_id is not None and session_id is not None:
             raise InvalidRequest("give thread_id or session_id, not both")
+        check_flag(dry_run, "dry_run")
         chosen = self.config.retention if policy is None else check_policy(policy)
         name = session_id if thread_id is None else thread_id
         sessions, before = await asyncio.gather(
@@ -199,6 +201,8 @@ class Collecting(Upkeep):
             self._since[session] = 0
             try:
                 plan = await self._collect_one(session, self.config.retention, None, dry_run=False)
+            except InvalidRequest as err:
+                _log.warning("session %s cannot be collected: %s", session, err)
             except CheckpointError as err:
                 _log.info("collection of session %s is put off: %s", session, err)
             else:

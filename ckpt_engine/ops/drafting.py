@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from .. import codec
-from ..checks import check_count, check_list, check_name, check_object, check_text
+from ..checks import check_count, check_flag, check_list, check_object, check_text, checked_tags
 from ..errors import InvalidRequest
 from ..model import StepCommit, id_to_bytes
 from ..store import CheckpointRow, In
@@ -19,7 +19,7 @@ from .prepare import Draft, Given, LogDraft
 from .source import MESSAGES, Source
 from .walk import own_rows
 
-__all__ = ["Drafting", "check_step", "checked_tags", "metadata_of"]
+__all__ = ["Drafting", "check_step", "metadata_of"]
 
 
 class Drafting(Forgetting):
@@ -226,21 +226,10 @@ def metadata_of(source: Source, row: CheckpointRow) -> dict[str, Any]:
     return found or {}
 
 
-def checked_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    """Return the tags, each once.
+def check_step(step: StepCommit) -> StepCommit:
+    """Return a step, with plain texts; refuse one that says what cannot be.
 
-    Raises:
-        InvalidRequest: They are no list of names.
-    """
-    if isinstance(tags, str) or not isinstance(tags, Collection):
-        raise InvalidRequest(f"tags must be a list of names, not {tags!r:.60}")
-    for tag in tags:
-        check_name(tag, "a tag")
-    return tuple(dict.fromkeys(tags))
-
-
-def check_step(step: StepCommit) -> None:
-    """Refuse a step that says what cannot be; what its draft checks is left to that.
+    What its draft checks is left to that.
 
     Raises:
         InvalidRequest: Something in it is of the wrong type, or contradicts something else.
@@ -248,14 +237,23 @@ def check_step(step: StepCommit) -> None:
     if not isinstance(step, StepCommit):
         raise InvalidRequest(f"commit_step takes a StepCommit, not a {type(step).__name__}")
     check_count(step.step, "step")
-    check_text(step.node, "node", optional=True)
-    check_text(step.next_node, "next_node", optional=True)
+    for name in ("first", "fallback_to_head"):
+        check_flag(getattr(step, name), name)
     lists = {"parents": "checkpoint ids", "append": "messages", "state_delete": "keys"}
     for name, of in lists.items():
         check_list(getattr(step, name), name, of)
+    for parent in step.parents:
+        id_to_bytes(parent)
+    for key in step.state_delete:
+        check_text(key, "a key in state_delete")
     for name in ("state_set", "metadata"):
         check_object(getattr(step, name), name)
     if step.messages is not None and step.append:
         raise InvalidRequest("give messages (all) or append (the new ones), not both")
     if step.state is not None and (step.state_set or step.state_delete):
         raise InvalidRequest("give state (all) or state_set and state_delete, not both")
+    texts = {"thread_id": step.thread_id, "node": step.node, "next_node": step.next_node}
+    plain: dict[str, Any] = {
+        name: check_text(text, name) for name, text in texts.items() if text is not None
+    }
+    return replace(step, **plain) if any(plain[name] is not texts[name] for name in plain) else step

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..checks import check_object
-from ..errors import InvalidRequest, MergeConflictError, NotInSession
+from ..errors import InvalidRequest, MergeConflictError, NotInSession, shown
 from ..graph import GraphNode, is_ancestor
 from ..merge import Content, Reducer, Strategy, base_ids, find_base, merge_content, resolve_base
 from ..model import SnapshotTrigger, id_from_bytes, id_to_bytes, new_checkpoint_id
@@ -75,7 +75,9 @@ class Merging(Writing):
         check_object(reducers, "reducers", optional=True)
         for key, reducer in (reducers or {}).items():
             if not callable(reducer):
-                raise InvalidRequest(f"reducers[{key!r}] is no function of base, ours and theirs")
+                raise InvalidRequest(
+                    f"reducers[{shown(key)}] is no function of base, ours and theirs"
+                )
         checkpoint_id = new_checkpoint_id()
         resolved: list[str] = []
 
@@ -116,7 +118,7 @@ class Merging(Writing):
             both = f"{thread_called(source, branch)} and {thread_called(source, into)}"
             raise NotInSession(f"{both} are of different sessions")
         if strategy not in ("raise", "ours", "theirs"):
-            raise InvalidRequest(f"no strategy {strategy!r}: there are raise, ours and theirs")
+            raise InvalidRequest(f"no strategy {shown(strategy)}: there are raise, ours and theirs")
         ours, theirs = head_of(source, into), head_of(source, branch)
         lookup = partial(node, source)
         mine, other = id_from_bytes(ours.id), id_from_bytes(theirs.id)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 
 from ..checks import check_count, check_list, check_name, check_text, check_time
-from ..errors import CheckpointNotFound, Erased, InvalidRequest, NotInSession, ThreadNotFound
+from ..errors import CheckpointNotFound, Erased, InvalidRequest, NotInSession, ThreadNotFound, shown
 from ..model import ID_LENGTH, CheckpointInfo, Thread, WorkflowRun, id_from_bytes, id_to_bytes
 from ..store import CheckpointRow, In, Pin, RunRow, TagRow, ThreadRow, Tx, Upto
 from . import heads, read
@@ -35,12 +35,19 @@ class Registry(EngineBase):
 
         The name of a thread that was erased is taken into use again.
 
+        Args:
+            thread_id: Its id.
+            created_at: When it was made; now when absent. Without a time zone it is in UTC.
+
+        Raises:
+            InvalidRequest: The id is no name, or the time none that can be stored.
+
         Example:
             await engine.create_thread("chat")
             assert (await engine.get_thread("chat")).head is None
         """
         check_time(created_at, "created_at")
-        at = now_ms() if created_at is None else _millis(created_at)
+        at = now_ms() if created_at is None else _stored_time(created_at)
         row = None
         with contextlib.suppress(Erased):
             row = await self._read(lambda source: source.maybe_thread(thread_id))
@@ -127,7 +134,7 @@ class Registry(EngineBase):
             assert (await engine.active_thread("chat")).id == again.id
         """
         await self._write(lambda tx, source: heads.supersede(tx, source, thread_id, by))
-        self._caches.threads.drop(thread_id)
+        self._caches.threads.drop(check_name(thread_id, "a thread id"))
 
     async def active_thread(self, session_id: str) -> Thread:
         """Return the thread that a session goes on with.
@@ -170,8 +177,10 @@ class Registry(EngineBase):
         """
         if not isinstance(run, WorkflowRun):
             raise InvalidRequest(f"register_run takes a WorkflowRun, not a {type(run).__name__}")
-        for field in fields(run):
-            check_text(getattr(run, field.name), field.name, optional=field.name == "supervisor")
+        given = {field.name: getattr(run, field.name) for field in fields(run)}
+        if run.supervisor is None:
+            del given["supervisor"]
+        run = replace(run, **{name: check_text(text, name) for name, text in given.items()})
 
         def record(tx: Tx, source: Source) -> None:
             thread = source.thread(thread_id)
@@ -213,7 +222,7 @@ class Registry(EngineBase):
         Example:
             assert await engine.find_sessions("no such workflow") == []
         """
-        check_name(workflow_id, "a workflow id")
+        workflow_id = check_name(workflow_id, "a workflow id")
 
         def find(source: Source) -> list[Thread]:
             ran = [row.thread for row in source.tx.find(RunRow, workflow_id=workflow_id)]
@@ -230,7 +239,7 @@ class Registry(EngineBase):
         Example:
             assert await engine.find_run("no such workflow") is None
         """
-        check_name(workflow_id, "a workflow id")
+        workflow_id = check_name(workflow_id, "a workflow id")
 
         def find(source: Source) -> tuple[Thread, WorkflowRun] | None:
             rows = source.tx.find(RunRow, workflow_id=workflow_id)
@@ -262,7 +271,9 @@ class Registry(EngineBase):
             assert (await engine.resolve(first[:8])).id == first
         """
         if not isinstance(ref, str) or not re.fullmatch(r"[0-9a-f]{4,32}", ref):
-            raise InvalidRequest(f"{ref!r:.60} is no checkpoint id: give 4 to 32 hex digits of one")
+            raise InvalidRequest(
+                f"{shown(ref)} is no checkpoint id: give 4 to 32 hex digits of one"
+            )
 
         def find(source: Source) -> CheckpointInfo:
             rows = _matching(source, ref, session_id)
@@ -290,7 +301,7 @@ class Registry(EngineBase):
             await engine.tag(first, "best")
             assert (await engine.get_info(first)).tags == ("best",)
         """
-        check_name(name, "a tag")
+        name = check_name(name, "a tag")
 
         def put(tx: Tx, source: Source) -> None:
             row = source.checkpoint(checkpoint_id)
@@ -312,7 +323,7 @@ class Registry(EngineBase):
             await engine.snapshot("chat", tags=["best"])
             assert await engine.untag("chat", "best") == 1
         """
-        check_name(name, "a tag")
+        name = check_name(name, "a tag")
 
         def take(tx: Tx, source: Source) -> int:
             gone = 0
@@ -335,7 +346,7 @@ class Registry(EngineBase):
             first = await engine.snapshot("chat", tags=["best"])
             assert (await engine.resolve_tag("chat", "best")).id == first
         """
-        check_name(name, "a tag")
+        name = check_name(name, "a tag")
 
         def find(source: Source) -> CheckpointInfo:
             threads = [row.pk for row in _threads_of(source, thread_or_session)]
@@ -362,9 +373,12 @@ class Registry(EngineBase):
             assert report.dropped == (ids[1],)
         """
         check_list(checkpoint_ids, "checkpoint_ids", "checkpoint ids")
-        check_name(owner, "an owner")
-        if not isinstance(ttl_seconds, (int, float)) or not 0 < ttl_seconds < _LONGEST:
-            raise InvalidRequest(f"ttl_seconds must be above 0, not {ttl_seconds!r:.60}")
+        owner = check_name(owner, "an owner")
+        number = isinstance(ttl_seconds, (int, float)) and not isinstance(ttl_seconds, bool)
+        if not number or not 0 < ttl_seconds < _LONGEST:
+            raise InvalidRequest(f"ttl_seconds must be above 0, not {shown(ttl_seconds)}")
+        for checkpoint_id in checkpoint_ids:
+            id_to_bytes(checkpoint_id)
 
         def put(tx: Tx, source: Source) -> None:
             rows = [source.checkpoint(i) for i in dict.fromkeys(checkpoint_ids)]
@@ -380,7 +394,7 @@ class Registry(EngineBase):
             await engine.pin([first], "my run", ttl_seconds=60)
             await engine.unpin("my run")
         """
-        check_name(owner, "an owner")
+        owner = check_name(owner, "an owner")
         await self._write(lambda tx, _: drop_pins(tx, tx.find(Pin, owner=owner)))
 
 
@@ -426,6 +440,19 @@ def _matching(source: Source, ref: str, session_id: str | None) -> list[Checkpoi
     ids = source.tx.match_ids(ref, 100_000)
     rows = source.tx.find(CheckpointRow, id=In(ids)) if ids else []
     return [row for row in rows if row.lineage in lineages]
+
+
+def _stored_time(at: datetime) -> int:
+    """Return milliseconds since 1970.
+
+    Raises:
+        InvalidRequest: They could not be read back as a time.
+    """
+    try:
+        read.moment(millis := _millis(at))
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequest(f"created_at is too early or too late: {shown(at)}") from None
+    return millis
 
 
 def _millis(at: datetime) -> int:

@@ -28,7 +28,7 @@ def make_root(tx: Tx, name: str, at: int, *, anew: bool = False) -> ThreadRow:
     Raises:
         Erased: A thread of this name was erased (unless ``anew``).
     """
-    check_name(name, "a thread id")
+    name = check_name(name, "a thread id")
     known = tx.thread(name)
     if known is not None:
         return known
@@ -47,9 +47,9 @@ def make_branch(
     Raises:
         NameTaken: The session has a thread of this name, or there is a thread of this id.
     """
-    check_name(branch, "a branch name")
+    branch = check_name(branch, "a branch name")
     if name is not None:
-        check_name(name, "a thread id")
+        name = check_name(name, "a thread id")
     owner = source.thread_by_pk(source.lineage(origin.lineage).thread)
     known = tx.thread(name) if name is not None else None
     if known is not None:

@@ -168,7 +168,7 @@ class Source:
             ThreadNotFound: There is none of this name.
             Erased: It was erased.
         """
-        check_name(name, "a thread id")
+        name = check_name(name, "a thread id")
         if self._tx is None and (row := self._caches.threads.get(name)) is not None:
             return row
         row = self.tx.thread(name)

@@ -225,7 +225,7 @@ class Travel(EngineBase):
         check_count(limit, "limit", optional=True)
         check_count(before, "before", least=None, optional=True)
         if tag is not None:
-            check_name(tag, "a tag")
+            tag = check_name(tag, "a tag")
         wanted = TRIGGERS.index(parse_trigger(trigger)) if trigger is not None else None
 
         def find(source: Source) -> list[CheckpointInfo]:

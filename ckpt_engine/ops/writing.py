@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from .. import codec
-from ..checks import check_list, check_object, check_text
+from ..checks import check_list, check_name, check_object, check_text, checked_tags
 from ..errors import (
     CheckpointError,
     CheckpointNotFound,
@@ -29,7 +29,7 @@ from ..store import CheckpointRow, Expect, Tx
 from ..triggers import parse_trigger
 from . import prepare
 from .contents import content_after, content_of, copied
-from .drafting import Drafting, check_step, checked_tags, metadata_of
+from .drafting import Drafting, check_step, metadata_of
 from .heads import moved_on
 from .join import Joined, join
 from .place import Placed, StaleError, place
@@ -115,10 +115,12 @@ class Writing(Drafting):
         if parent_checkpoint_id is not None and expected_head is not UNSET:
             raise InvalidRequest("give parent_checkpoint_id or expected_head, not both")
         check_head(expected_head)
-        texts = {"node": node, "next_node": next_node, "summary": summary}
-        for name, text in texts.items():
-            check_text(text, name, optional=True)
-        stored_id, named = new_stored_id(), checked_tags(tags) if tags else ()
+        thread_id = check_name(thread_id, "a thread id")
+        node, next_node, summary = (
+            None if text is None else check_text(text, name)
+            for name, text in (("node", node), ("next_node", next_node), ("summary", summary))
+        )
+        stored_id, named = new_stored_id(), () if tags == () else checked_tags(tags)
         given = Given(
             messages=messages,
             append=() if append is None else append,
@@ -175,7 +177,7 @@ class Writing(Drafting):
             assert (await engine.commit_step(step)).created
             assert not (await engine.commit_step(step)).created  # a second attempt changes nothing
         """
-        check_step(step)
+        step = check_step(step)
         stored_id = id_to_bytes(step.checkpoint_id)
         given = Given(
             messages=step.messages,
@@ -224,6 +226,8 @@ class Writing(Drafting):
             assert (await engine.join([first])).messages == ["hello"]
         """
         check_list(parents, "parents", "checkpoint ids")
+        for parent in parents:
+            id_to_bytes(parent)
 
         def joined(source: Source) -> JoinedContent:
             rows = [source.checkpoint(parent) for parent in dict.fromkeys(parents)]

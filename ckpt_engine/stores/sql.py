@@ -186,7 +186,8 @@ class SqlStore(GroupedStore):
                 await self._writing.run(partial(_rewrite_file, self._writer))
             else:
                 # one part at a time, so that writes find their turn in between
-                while await self._writing.run(partial(_free_some, self._writer)):
+                patience = self._timeout if thorough else 0
+                while await self._writing.run(partial(_free_some, self._writer, patience)):
                     pass
 
     def _write_back(self) -> None:
@@ -220,13 +221,17 @@ def _size(db: sqlite3.Connection) -> int:
     return int(pages * page)
 
 
-def _free_some(db: sqlite3.Connection) -> bool:
-    """Give some free pages back; return whether there may be more."""
+def _free_some(db: sqlite3.Connection, patience: float) -> bool:
+    """Give some free pages back, waiting so many seconds; return whether there may be more."""
     before = _free_pages(db)
     if not before:
         return False
     # executescript steps the statement to its end; execute would free one page
-    db.executescript("PRAGMA incremental_vacuum(256)")
+    db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+    try:
+        db.executescript("PRAGMA incremental_vacuum(256)")
+    finally:
+        db.execute("PRAGMA busy_timeout = 0")
     # none goes where the file was made without auto_vacuum, as by restoring a dump
     return 0 < _free_pages(db) < before
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..capture import current_scope
 from ..config import SnapshotConfig
 from ..errors import InvalidRequest
 from ..model import CheckpointInfo, SnapshotTrigger
+from ..scopes import current_scope
 from .contract_base import ContractBase, OpenEngine, contents, say
 
 if TYPE_CHECKING:

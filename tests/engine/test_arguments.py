@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +18,14 @@ from ckpt_engine import (
     KEEP_LAST_N,
     CheckpointEngine,
     SnapshotConfig,
+    SnapshotTrigger,
     StepCommit,
     WorkflowRun,
     create_checkpoint_engine,
     new_checkpoint_id,
 )
 from ckpt_engine.errors import Corrupted, InvalidRequest, Unstorable
+from ckpt_engine.retention import Candidates, RetentionPolicy
 from ckpt_engine.stores.sqlite import translated
 
 Call = Callable[[CheckpointEngine], Awaitable[Any]]
@@ -61,6 +68,29 @@ def rewound(**given: Any) -> Call:
 
     return rewind
 
+
+def scoped(**given: Any) -> Call:
+    async def work(engine: CheckpointEngine) -> None:
+        async with engine.snapshot_scope("t", **given) as scope:
+            scope.append("done in vain")
+
+    return work
+
+
+async def appended_late(engine: CheckpointEngine) -> None:
+    async with engine.snapshot_scope("t") as scope:
+        pass
+    scope.append("too late")
+
+
+class Broken(RetentionPolicy):
+    def kept(self, checkpoints: Candidates, now: datetime) -> list[int]:
+        return [1 // 0]
+
+
+DEEP: list[Any] = []
+for _ in range(5000):
+    DEEP = [DEEP]
 
 MESSAGE = {"role": "user", "content": "hello"}
 WRONG: dict[str, Call] = {
@@ -146,6 +176,30 @@ WRONG: dict[str, Call] = {
     "task_queue cannot have a lone": registered(task_queue="\ud800"),
     "'yy' is not a checkpoint id": rewound(expected_head="yy"),
     "a thread id is text.*not ''": lambda engine: engine.collect(thread_id=""),
+    "dry_run is True or False, not 0": lambda engine: engine.collect(KEEP_LAST_N(1), dry_run=0),  # type: ignore[arg-type]
+    "the retention policy .* failed: ZeroDivisionError": lambda engine: engine.collect(Broken()),
+    "append must be a list of messages, not a str": taken(append=""),
+    "tags must be a list of names, not 0": taken(tags=0),
+    "node must be text, not a int": taken(node=10**5000),
+    "a thread id is text.*not a list": lambda engine: engine.get_latest(DEEP),  # type: ignore[arg-type]
+    "a int is not a checkpoint id": lambda engine: engine.get(10**5000),  # type: ignore[arg-type]
+    "a list is not a trigger": taken(trigger=DEEP),
+    "no strategy a list": lambda engine: engine.merge_branch("t", "t", strategy=DEEP),  # type: ignore[arg-type]
+    "a retention policy .*not a list": lambda engine: engine.collect(DEEP),  # type: ignore[arg-type]
+    r"\['x'\] is not a checkpoint id": lambda engine: engine.join([["x"]]),  # type: ignore[list-item]
+    r"\['y'\] is not a checkpoint id": lambda engine: engine.pin([["y"]], "me", ttl_seconds=1),  # type: ignore[list-item]
+    r"\['z'\] is not a checkpoint id": committed(parents=(["z"],)),
+    "first is True or False, not 'x'": committed(first="x"),
+    "a key in state_delete must be text": committed(state_delete=[None]),
+    "ttl_seconds must be above 0, not True": pinned(True),
+    "created_at is too early or too late": lambda engine: engine.create_thread(
+        "new", created_at=datetime.max.replace(tzinfo=UTC)
+    ),
+    "tags must be a list of names, not 'abc'": scoped(tags="abc"),
+    "metadata must be a dict, not a int": scoped(metadata=5),
+    "an interval is greater than 0 seconds, not '1'": scoped(interval_seconds="1"),
+    "name must be text, not 5": scoped(name=5),
+    "t. has ended: nothing would commit": appended_late,
     "a retention policy is one such as": lambda engine: engine.collect("last:3"),  # type: ignore[arg-type]
 }
 
@@ -168,6 +222,8 @@ async def test_an_argument_of_another_type_is_refused(
         ("a key in logs", {"logs": (1,)}),
         ("logs must be a list .* not None", {"logs": None}),
         ("triggers must be a set", {"triggers": 5}),
+        ("a list is not a trigger", {"triggers": [DEEP]}),
+        ("busy_timeout must be greater than 0, not a int", {"busy_timeout": 10**5000}),
         ("interval_seconds must be", {"interval_seconds": "a"}),
         ("busy_timeout must be", {"busy_timeout": None}),
         ("cache_mb must be", {"cache_mb": float("inf")}),
@@ -240,3 +296,58 @@ def test_a_message_of_the_driver_that_is_no_text_means_damage() -> None:
     """As where a damaged schema is named in it."""
     with pytest.raises(Corrupted, match=r"a\.db is damaged"), translated("a.db"):
         b"\xff".decode()
+
+
+@pytest.mark.parametrize(
+    "decorate",
+    [
+        lambda engine: engine.snapshot_on("nope"),
+        lambda engine: engine.snapshot_on("manual", thread_id=5),
+        lambda engine: engine.snapshot_on("manual", tags=5),
+        lambda engine: engine.snapshot_on("manual", messages=["a"]),
+        lambda engine: engine.snapshot_on("manual", state={"a": 1}),
+        lambda engine: engine.snapshot_on("manual")(None),
+    ],
+)
+async def test_a_decorator_is_checked_before_anything_is_called(
+    engine: CheckpointEngine, decorate: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        decorate(engine)
+
+
+async def test_whatever_can_be_called_can_be_decorated(engine: CheckpointEngine) -> None:
+    double = engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="p")(partial(max, 3))
+    assert await double(2) == 3
+    assert (await engine.get_latest("p")).node == "partial"
+
+
+async def test_members_of_an_enum_are_names(engine: CheckpointEngine) -> None:
+    class Name(str, Enum):  # noqa: UP042  (its text is another one than a StrEnum's)
+        ROOT = "root"
+        SIDE = "side"
+        BEST = "best"
+
+    root = await engine.snapshot(
+        Name.ROOT, node=Name.BEST, tags=[Name.BEST, SnapshotTrigger.MANUAL]
+    )
+    assert root is not None
+    side = await engine.branch(root, Name.SIDE)
+    await engine.tag(root, Name.SIDE)
+    await engine.pin([root], Name.BEST, ttl_seconds=60)
+    await registered(workflow_id=Name.BEST)(engine)
+    step = StepCommit(
+        checkpoint_id=new_checkpoint_id(), thread_id=Name.SIDE, step=1, parents=(root,)
+    )
+    await engine.branch(root, "other", thread_id=Name.SIDE)
+    await engine.commit_step(replace(step, node=Name.SIDE))
+    assert (side.id, side.branch) == ("root/side", "side")
+    assert (await engine.get_info(root)).tags == ("best", "manual", "side")
+    assert (await engine.get_latest("side")).node == "side"
+    assert await engine.find_run("best") is not None
+    assert (await engine.verify()).problems == ()
+
+
+async def test_an_engine_is_for_one_event_loop_at_a_time(engine: CheckpointEngine) -> None:
+    with pytest.raises(InvalidRequest, match="open one engine for each"):
+        await asyncio.to_thread(asyncio.run, engine.get_latest("t"))

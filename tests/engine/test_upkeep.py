@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from string import ascii_letters
 
@@ -15,6 +18,7 @@ from ckpt_engine import (
     SnapshotConfig,
     create_checkpoint_engine,
 )
+from ckpt_engine.retention import Candidates, RetentionPolicy
 
 
 def _noise(n: int) -> str:
@@ -99,3 +103,43 @@ def test_an_engine_goes_on_in_another_event_loop(tmp_path: Path) -> None:
     engine = asyncio.run(first())
     asyncio.run(second(engine))
     asyncio.run(engine.close())
+
+
+async def test_optimizing_waits_for_another_process_that_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with await create_checkpoint_engine(str(path)) as engine:
+        for n in range(50):
+            await engine.snapshot("t", messages=[_noise(n)])
+        await engine.collect(KEEP_LAST_N(1))
+        await engine.snapshot("t", messages=[_noise(50)])
+        await engine.collect(KEEP_LAST_N(1))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            report = asyncio.create_task(engine.optimize())
+            other.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(0.3)
+            other.execute("ROLLBACK")
+            assert (await report).size_after > 0
+
+
+async def test_a_policy_that_fails_keeps_the_upkeep_going(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(RetentionPolicy):
+        called = 0
+
+        def kept(self, checkpoints: Candidates, now: datetime) -> list[int]:
+            self.called += 1
+            raise LookupError("no such milestone")
+
+    policy = Broken()
+    config = SnapshotConfig(retention=policy)
+    async with await create_checkpoint_engine(str(tmp_path / "a.db"), config) as engine:
+
+        async def until(calls: int) -> None:
+            while policy.called < calls:
+                await engine.snapshot("t", append=["more"])
+
+        await asyncio.wait_for(until(2), 30)
+        await engine.snapshot("t", append=["last"])
+    assert "failed: LookupError: no such milestone" in caplog.text
+    caplog.clear()

@@ -173,6 +173,29 @@ def test_a_log_that_one_side_took_out_and_the_other_changed_conflicts(which: str
     assert merge_state(base, base, {}, logs={"log"}) == ({}, [])
 
 
+def test_what_the_sides_of_a_criss_cross_disagree_about_conflicts_again() -> None:
+    """Each side has merged the other and settled it its own way."""
+    contents = {
+        "base": Content(["q"], {"log": ["q"]}),
+        "one": Content(["A"], {"log": ["A"]}),
+        "two": Content(["B"], {"log": ["B"]}),
+    }
+    base = resolve_base(JoinedBase("base", "one", "two"), contents, logs={"log"})
+    ours, theirs = contents["one"], contents["two"]
+    merged = merge_content(base, ours, theirs, logs={"log"})
+    assert [(c.key, c.base) for c in merged.conflicts] == [("messages", MISSING), ("log", MISSING)]
+    settled = [Content([*log], {"log": [*log]}) for log in ("So", "St")]
+    merged = merge_content(base, *settled, logs={"log"})
+    assert (merged.messages, merged.state["log"], merged.conflicts) == (
+        ["S", "o", "t"],
+        ["S", "o", "t"],
+        (),
+    )
+    seen: list[Any] = []
+    merge_content(base, ours, theirs, logs={"log"}, reducers={"log": lambda *v: seen.append(v)})
+    assert seen == [(None, ["A"], ["B"])]
+
+
 def test_declared_logs_are_joined_and_other_lists_conflict() -> None:
     base, ours, theirs = (
         {"log": [1], "l": [1]},

@@ -331,3 +331,12 @@ def test_collecting_again_drops_nothing_more(
         if c.id not in dropped
     ]
     assert planned(left, policy, now=at(20), origins=origins).drop == ()
+
+
+def test_an_age_beyond_the_first_day_keeps_everything() -> None:
+    assert planned(chain(3), KEEP_AGE(timedelta.max), now=at(9)).drop == ()
+
+
+def test_flags_instead_of_positions_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="must return positions, not a flag for each"):
+        plan_retention(Candidates.of(chain(3)), _Positions(True, False, True), now=at(9))

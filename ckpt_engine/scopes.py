@@ -1,18 +1,17 @@
-"""Checkpoints around a piece of work: a scope, and a decorator that opens one for each call."""
+"""Checkpoints around a piece of work: on entering, on leaving, and every so often in between."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any
 
+from .checks import check_name, check_object, check_text, checked_tags
 from .errors import InvalidRequest, TooLarge, Unstorable
 from .model import SnapshotTrigger
 from .triggers import interval_wait, parse_trigger
@@ -20,12 +19,9 @@ from .triggers import interval_wait, parse_trigger
 if TYPE_CHECKING:
     from .engine import CheckpointEngine
 
-__all__ = ["Scope", "current_scope", "snapshot_on", "snapshot_scope"]
+__all__ = ["Scope", "current_scope", "snapshot_scope"]
 
 _log = logging.getLogger(__name__)
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-_NOTHING: Final = object()
 
 Live = Sequence[Any] | Callable[[], Sequence[Any]] | None
 """A conversation, or a function that returns it, read anew for each checkpoint."""
@@ -72,6 +68,7 @@ class Scope:
         self._tags = tags
         self._metadata = metadata
         self._pending: list[Any] = []
+        self._ended = False
         # scopes within each other on one thread take turns: what one commits is not the next one's
         outermost = self._line()[0]
         self._turn: asyncio.Lock = asyncio.Lock() if outermost is self else outermost._turn
@@ -81,14 +78,21 @@ class Scope:
         """How many scopes are around this one."""
         return 0 if self.parent is None else self.parent.depth + 1
 
+    @property
+    def _called(self) -> str:
+        return self.name or f"a scope of thread {self.thread_id!r}"
+
     def append(self, *messages: Any) -> None:
         """Add messages to the conversation with the next checkpoint of this scope or one inside it.
 
         Raises:
-            InvalidRequest: The scope was given ``messages``, which are read anew each time.
+            InvalidRequest: The scope was given ``messages``, which are read anew each time, or it
+                has ended.
         """
         if self._messages is not None:
             raise InvalidRequest("this scope reads its messages= anew: append to those instead")
+        if self._ended:
+            raise InvalidRequest(f"{self._called} has ended: nothing would commit these messages")
         self._pending.extend(messages)
 
     async def snapshot(
@@ -156,7 +160,7 @@ class Scope:
         except (Unstorable, TooLarge) as refusal:
             if self.result is None:
                 raise
-            _log.warning("result of %s left out of its checkpoint: %s", self.name, refusal)
+            _log.warning("result of %s left out of its checkpoint: %s", self._called, refusal)
             refused = {"result_refused": str(refusal)}
             await self.snapshot(phase="exit", metadata=refused, tags=self._tags)
 
@@ -167,7 +171,7 @@ class Scope:
                 phase="exit", metadata={"exception": _described(error)}, tags=self._tags
             )
         except Exception as trouble:  # noqa: BLE001 - the work's own error is the one to raise
-            _log.warning("%s failed, and so did recording it: %s", self.name, trouble)
+            _log.warning("%s failed, and so did recording it: %s", self._called, trouble)
             error.add_note(f"not recorded in a checkpoint: {trouble}")
 
 
@@ -225,7 +229,7 @@ async def snapshot_scope(
         interval_seconds: The interval; the configured one when absent.
 
     Raises:
-        InvalidRequest: The interval is not greater than 0.
+        InvalidRequest: The interval is not greater than 0, or something else is of the wrong type.
 
     Example:
         async with engine.snapshot_scope("chat", name="research") as scope:
@@ -234,14 +238,15 @@ async def snapshot_scope(
         latest = await engine.get_latest("chat")
         assert (latest.messages, latest.tools_result) == (["found something"], {"pages": 3})
     """
+    check_object(metadata, "metadata", optional=True)
     scope = Scope(
         engine,
-        thread_id,
+        check_name(thread_id, "a thread id"),
         trigger=parse_trigger(trigger),
-        name=name,
+        name=None if name is None else check_text(name, "name"),
         messages=messages,
         state=state,
-        tags=tags,
+        tags=checked_tags(tags),
         metadata=metadata or {},
         parent=_scope.get(),
     )
@@ -261,7 +266,10 @@ async def snapshot_scope(
     except (Exception, asyncio.CancelledError) as error:
         await asyncio.shield(scope._fail(error))
         raise
-    await scope._leave()
+    else:
+        await scope._leave()
+    finally:
+        scope._ended = True
 
 
 def _interval(scope: Scope, given: float | None) -> float | None:
@@ -296,104 +304,3 @@ async def _take_interval(scope: Scope) -> None:
     except Exception:  # noqa: BLE001 - the work goes on without it
         _log.warning("no interval checkpoint on %s", scope.thread_id, exc_info=True)
         scope.newest = time.monotonic()
-
-
-class Decorator(Protocol):
-    """What :func:`snapshot_on` returns: the decorated function is async, whatever it was."""
-
-    @overload
-    def __call__(self, work: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]: ...
-    @overload
-    def __call__(self, work: Callable[_P, _R]) -> Callable[_P, Awaitable[_R]]: ...
-
-
-def snapshot_on(
-    engine: CheckpointEngine,
-    trigger: SnapshotTrigger,
-    *,
-    thread_id: str | Callable[..., str] | None = None,
-    messages: Callable[..., Sequence[Any]] | None = None,
-    state: Callable[..., Mapping[str, Any]] | None = None,
-    tags: Sequence[str] = (),
-    interval_seconds: float | None = None,
-) -> Decorator:
-    """Take a checkpoint before and after each call of a function, also when it raises.
-
-    The one after holds what the function returned, whole. A plain function is run in a thread and
-    awaited, so that intervals pass while it works.
-
-    Args:
-        engine: Where the checkpoints go.
-        trigger: Why.
-        thread_id: The thread, or a function of the call's arguments that returns it. When absent,
-            the call's own argument ``thread_id``, else the thread of the scope around the call.
-        messages: From the call's arguments to the conversation; else it stays as it is.
-        state: From the call's arguments to the state; else it stays as it is.
-        tags: Names for the checkpoint after.
-        interval_seconds: As in :func:`snapshot_scope`.
-
-    Raises:
-        InvalidRequest: What is decorated is a generator, or a call names no thread.
-
-    Example:
-        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="chat")
-        async def search(query: str) -> list[str]:
-            return [query.upper()]
-
-        assert await search("weather") == ["WEATHER"]
-        assert (await engine.get_latest("chat")).tools_result == ["WEATHER"]
-    """
-
-    def decorate(work: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        if inspect.isasyncgenfunction(work) or inspect.isgeneratorfunction(work):
-            raise InvalidRequest(
-                f"{work.__qualname__} is a generator: use snapshot_scope inside it"
-            )
-        signature = inspect.signature(work)
-
-        @functools.wraps(work)
-        async def captured(*args: Any, **kwargs: Any) -> Any:
-            async with snapshot_scope(
-                engine,
-                _thread_of(engine, thread_id, signature, args, kwargs),
-                trigger=trigger,
-                name=work.__name__,
-                messages=messages and functools.partial(messages, *args, **kwargs),
-                state=state and functools.partial(state, *args, **kwargs),
-                tags=tags,
-                interval_seconds=interval_seconds,
-            ) as scope:
-                if inspect.iscoroutinefunction(work):
-                    scope.result = await work(*args, **kwargs)
-                else:
-                    scope.result = await _in_thread(work, *args, **kwargs)
-                return scope.result
-
-        return captured
-
-    return cast(Decorator, decorate)
-
-
-async def _in_thread(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    result = await asyncio.to_thread(work, *args, **kwargs)
-    return await result if inspect.isawaitable(result) else result
-
-
-def _thread_of(
-    engine: CheckpointEngine,
-    named: str | Callable[..., str] | None,
-    signature: inspect.Signature,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> str:
-    if callable(named):
-        return named(*args, **kwargs)
-    own = signature.bind(*args, **kwargs).arguments.get("thread_id")
-    scope = current_scope()
-    around = scope.thread_id if scope is not None and scope.engine is engine else None
-    found = named or own or around
-    if found is None:
-        raise InvalidRequest(
-            "no thread: give snapshot_on a thread_id, or call this inside a snapshot_scope"
-        )
-    return str(found)
