@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from .checks import check_name, check_object, check_text, checked_tags
+from .checks import check_list, check_name, check_object, check_text, checked_tags
 from .errors import InvalidRequest, TooLarge, Unstorable
 from .model import SnapshotTrigger
 from .triggers import interval_wait, parse_trigger
@@ -118,8 +118,10 @@ class Scope:
     async def _take(
         self, trigger: SnapshotTrigger, phase: str, given: dict[str, Any]
     ) -> str | None:
-        metadata = {**self._metadata, "phase": phase, "depth": self.depth}
-        metadata |= given.pop("metadata", {})
+        own, more = given.pop("metadata", None), given.pop("append", None)
+        check_object(own, "metadata", optional=True)
+        check_list(more, "append", "messages", optional=True)
+        metadata = {**self._metadata, "phase": phase, "depth": self.depth, **(own or {})}
         async with self._turn:
             content: dict[str, Any] = {"node": self.name, "state": _now(self._state), **given}
             pending: list[tuple[Scope, int]] = []
@@ -127,8 +129,9 @@ class Scope:
                 content.setdefault("messages", _now(self._messages))
             elif content.get("messages") is None:
                 pending = [(scope, len(scope._pending)) for scope in self._line()]
-                said = [m for scope, count in pending for m in scope._pending[:count]]
-                content["append"] = [*said, *content.get("append", ())]
+            said = [m for scope, count in pending for m in scope._pending[:count]]
+            if said or more:
+                content["append"] = [*said, *(more or ())]
             checkpoint_id = await self.engine.snapshot(
                 self.thread_id, trigger=trigger, **content, metadata=metadata
             )

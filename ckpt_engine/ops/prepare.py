@@ -86,7 +86,7 @@ class Given:
     def settle(self) -> None:
         """Take the values as they are now, before another thread reads them.
 
-        The caller's own may be at work on: changed between one key and the next.
+        What the caller holds may change meanwhile, between one key and the next.
         """
         for name in ("messages", "append"):
             if (values := getattr(self, name)) is not None:

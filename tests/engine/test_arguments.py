@@ -77,6 +77,14 @@ def scoped(**given: Any) -> Call:
     return work
 
 
+def inside(**given: Any) -> Call:
+    async def work(engine: CheckpointEngine) -> None:
+        async with engine.snapshot_scope("beside") as scope:
+            await scope.snapshot(**given)
+
+    return work
+
+
 async def appended_late(engine: CheckpointEngine) -> None:
     async with engine.snapshot_scope("t") as scope:
         pass
@@ -199,6 +207,9 @@ WRONG: dict[str, Call] = {
     "metadata must be a dict, not a int": scoped(metadata=5),
     "an interval is greater than 0 seconds, not '1'": scoped(interval_seconds="1"),
     "name must be text, not 5": scoped(name=5),
+    "append must be a list of messages, not a bool": inside(append=True),
+    "metadata must be a dict, not a str": inside(metadata="x"),
+    "give messages .all. or append .the new ones., not": inside(messages=["a"], append=["b"]),
     "t. has ended: nothing would commit": appended_late,
     "a retention policy is one such as": lambda engine: engine.collect("last:3"),  # type: ignore[arg-type]
 }
