@@ -116,10 +116,9 @@ class Writing(Drafting):
             raise InvalidRequest("give parent_checkpoint_id or expected_head, not both")
         check_head(expected_head)
         thread_id = check_name(thread_id, "a thread id")
-        node, next_node, summary = (
-            None if text is None else check_text(text, name)
-            for name, text in (("node", node), ("next_node", next_node), ("summary", summary))
-        )
+        node = None if node is None else check_text(node, "node")
+        next_node = None if next_node is None else check_text(next_node, "next_node")
+        summary = None if summary is None else check_text(summary, "summary")
         stored_id, named = new_stored_id(), () if tags == () else checked_tags(tags)
         given = Given(
             messages=messages,
