@@ -45,7 +45,7 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         InvalidRequest: It is none, or longer than can be counted.
     """
-    found = re.fullmatch(r"(\d+)([smhdw])", text.strip())
+    found = re.fullmatch(r"(\d{1,18})([smhdw])", text.strip())
     if not found:
         raise InvalidRequest(f"{text!r} is no duration: 90s, 30m, 6h, 1d or 2w")
     try:
@@ -58,7 +58,7 @@ def _word(text: str) -> RetentionPolicy:
     word = text.strip()
     if word == "all":
         return KEEP_ALL
-    if found := re.fullmatch(r"(last|milestones):(\d+)(?:/(thread|session))?", word):
+    if found := re.fullmatch(r"(last|milestones):(\d{1,18})(?:/(thread|session))?", word):
         return _COUNTED[found[1]](int(found[2]), cast("_PER", found[3] or "thread"))
     if re.fullmatch(r"age:\d+[smhdw]", word):
         return KeepAge(parse_duration(word.removeprefix("age:")))

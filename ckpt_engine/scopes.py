@@ -9,6 +9,8 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from itertools import count
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from .checks import check_list, check_name, check_object, check_text, checked_tags
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Scope", "current_scope", "snapshot_scope"]
 
 _log = logging.getLogger(__name__)
+_order = count()  # of what is appended
 
 Live = Sequence[Any] | Callable[[], Sequence[Any]] | None
 """A conversation, or a function that returns it, read anew for each checkpoint."""
@@ -67,7 +70,7 @@ class Scope:
         self._state = state
         self._tags = tags
         self._metadata = metadata
-        self._pending: list[Any] = []
+        self._pending: list[tuple[int, Any]] = []  # in the order of all scopes
         self._ended = False
         # scopes within each other on one thread take turns: what one commits is not the next one's
         outermost = self._line()[0]
@@ -93,7 +96,7 @@ class Scope:
             raise InvalidRequest("this scope reads its messages= anew: append to those instead")
         if self._ended:
             raise InvalidRequest(f"{self._called} has ended: nothing would commit these messages")
-        self._pending.extend(messages)
+        self._pending.extend((next(_order), message) for message in messages)
 
     async def snapshot(
         self, trigger: SnapshotTrigger | None = None, *, phase: str = "inside", **given: Any
@@ -129,15 +132,16 @@ class Scope:
                 content.setdefault("messages", _now(self._messages))
             elif content.get("messages") is None:
                 pending = [(scope, len(scope._pending)) for scope in self._line()]
-            said = [m for scope, count in pending for m in scope._pending[:count]]
+            said = [pair for scope, taken in pending for pair in scope._pending[:taken]]
             if said or more:
-                content["append"] = [*said, *(more or ())]
+                said.sort(key=itemgetter(0))
+                content["append"] = [*(message for _, message in said), *(more or ())]
             checkpoint_id = await self.engine.snapshot(
                 self.thread_id, trigger=trigger, **content, metadata=metadata
             )
             if checkpoint_id is not None:
-                for scope, count in pending:
-                    del scope._pending[:count]
+                for scope, taken in pending:
+                    del scope._pending[:taken]
             elif phase == "exit" and self._line()[:-1]:
                 self._line()[-2]._pending += self._pending
                 self._pending = []

@@ -132,6 +132,19 @@ class CaptureContract(ContractBase):
         assert (await engine.get_latest("t")).messages == ["question", "found", "deep", "answer"]
         assert (await engine.get_latest("other")).messages == ["of another thread"]
 
+    async def test_messages_of_several_scopes_are_in_the_order_of_their_appending(
+        self, engine: CheckpointEngine
+    ) -> None:
+        unused = SnapshotTrigger.TASK_BOUNDARY  # not enabled
+        async with engine.snapshot_scope("t") as outer:
+            async with engine.snapshot_scope("t") as inner:
+                for number, scope in enumerate((inner, outer, inner, outer)):
+                    scope.append(number)
+            async with engine.snapshot_scope("t", trigger=unused) as silent:
+                for number, scope in enumerate((silent, outer, silent, outer), 4):
+                    scope.append(number)
+        assert (await engine.get_latest("t")).messages == list(range(8))
+
     async def test_what_was_appended_is_committed_once(self, engine: CheckpointEngine) -> None:
         async with engine.snapshot_scope("t") as scope:
             scope.append("first")
