@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from . import (
     branches,
@@ -30,7 +31,7 @@ from . import (
 )
 from .common import Bench, Figure, Missing
 
-GROUPS: dict[str, Callable[[Bench], Awaitable[list[Figure]]]] = {
+GROUPS: dict[str, Callable[[Bench], Coroutine[Any, Any, list[Figure]]]] = {
     "writes": writes.run,
     "disk": disk.run,
     "throughput": throughput.run,
@@ -84,13 +85,9 @@ def _measure(name: str, quick: bool, telling: Connection) -> None:
     with TemporaryDirectory(prefix="ckpt-bench-") as folder:
         bench = Bench(Path(folder), quick, telling.send)
         try:
-            found = Found(asyncio.run(_run(name, bench)), bench.series)
+            found = Found(asyncio.run(GROUPS[name](bench)), bench.series)
         except Missing as missing:
             found = Found(absent=str(missing))
         except Exception as err:  # noqa: BLE001  (the other groups are measured all the same)
             found = Found(absent=f"{name} failed: {type(err).__name__}: {err}")
         telling.send(found)
-
-
-async def _run(name: str, bench: Bench) -> list[Figure]:
-    return await GROUPS[name](bench)

@@ -10,10 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from .errors import InvalidRequest, shown
+from .model import id_to_bytes
 
 __all__ = [
     "check_count",
     "check_flag",
+    "check_ids",
     "check_list",
     "check_name",
     "check_object",
@@ -57,6 +59,17 @@ def check_list(values: Any, name: str, of: str, *, optional: bool = False) -> No
             f"{name} must be a list of {of}, not a {type(values).__name__}: "
             f"for one alone give {name}=[...]"
         )
+
+
+def check_ids(values: Any, name: str) -> None:
+    """Refuse what is no list of checkpoint ids.
+
+    Raises:
+        InvalidRequest: It is no list, or has something else in it.
+    """
+    check_list(values, name, "checkpoint ids")
+    for value in values:
+        id_to_bytes(value)
 
 
 def check_object(values: Any, name: str, *, optional: bool = False) -> None:

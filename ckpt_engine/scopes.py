@@ -125,13 +125,14 @@ class Scope:
         check_object(own, "metadata", optional=True)
         check_list(more, "append", "messages", optional=True)
         metadata = {**self._metadata, "phase": phase, "depth": self.depth, **(own or {})}
+        line = self._line()
         async with self._turn:
             content: dict[str, Any] = {"node": self.name, "state": _now(self._state), **given}
             pending: list[tuple[Scope, int]] = []
             if self._messages is not None:
                 content.setdefault("messages", _now(self._messages))
             elif content.get("messages") is None:
-                pending = [(scope, len(scope._pending)) for scope in self._line()]
+                pending = [(scope, len(scope._pending)) for scope in line]
             said = [pair for scope, taken in pending for pair in scope._pending[:taken]]
             if said or more:
                 said.sort(key=itemgetter(0))
@@ -142,12 +143,12 @@ class Scope:
             if checkpoint_id is not None:
                 for scope, taken in pending:
                     del scope._pending[:taken]
-            elif phase == "exit" and self._line()[:-1]:
-                self._line()[-2]._pending += self._pending
+            elif phase == "exit" and line[:-1]:
+                line[-2]._pending += self._pending
                 self._pending = []
         if checkpoint_id is not None:
             self.checkpoints.append(checkpoint_id)
-            for scope in self._line():
+            for scope in line:
                 scope.newest = time.monotonic()
         return checkpoint_id
 

@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from .. import codec
-from ..checks import check_count, check_flag, check_list, check_object, check_text, checked_tags
+from ..checks import (
+    check_count,
+    check_flag,
+    check_ids,
+    check_list,
+    check_object,
+    check_text,
+    checked_tags,
+)
 from ..errors import InvalidRequest
 from ..model import StepCommit, id_to_bytes
 from ..store import CheckpointRow, In
@@ -239,11 +247,9 @@ def check_step(step: StepCommit) -> StepCommit:
     check_count(step.step, "step")
     for name in ("first", "fallback_to_head"):
         check_flag(getattr(step, name), name)
-    lists = {"parents": "checkpoint ids", "append": "messages", "state_delete": "keys"}
-    for name, of in lists.items():
-        check_list(getattr(step, name), name, of)
-    for parent in step.parents:
-        id_to_bytes(parent)
+    check_ids(step.parents, "parents")
+    check_list(step.append, "append", "messages")
+    check_list(step.state_delete, "state_delete", "keys")
     for key in step.state_delete:
         check_text(key, "a key in state_delete")
     for name in ("state_set", "metadata"):

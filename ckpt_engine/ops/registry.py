@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 
-from ..checks import check_count, check_list, check_name, check_text, check_time
+from ..checks import check_count, check_ids, check_name, check_text, check_time
 from ..errors import CheckpointNotFound, Erased, InvalidRequest, NotInSession, ThreadNotFound, shown
 from ..model import ID_LENGTH, CheckpointInfo, Thread, WorkflowRun, id_from_bytes, id_to_bytes
 from ..store import CheckpointRow, In, Pin, RunRow, TagRow, ThreadRow, Tx, Upto
@@ -372,13 +372,11 @@ class Registry(EngineBase):
             report = await engine.collect(KEEP_LAST_N(1), thread_id="chat")
             assert report.dropped == (ids[1],)
         """
-        check_list(checkpoint_ids, "checkpoint_ids", "checkpoint ids")
+        check_ids(checkpoint_ids, "checkpoint_ids")
         owner = check_name(owner, "an owner")
         number = isinstance(ttl_seconds, (int, float)) and not isinstance(ttl_seconds, bool)
         if not number or not 0 < ttl_seconds < _LONGEST:
             raise InvalidRequest(f"ttl_seconds must be above 0, not {shown(ttl_seconds)}")
-        for checkpoint_id in checkpoint_ids:
-            id_to_bytes(checkpoint_id)
 
         def put(tx: Tx, source: Source) -> None:
             rows = [source.checkpoint(i) for i in dict.fromkeys(checkpoint_ids)]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from .. import codec
-from ..checks import check_list, check_name, check_object, check_text, checked_tags
+from ..checks import check_ids, check_list, check_name, check_object, check_text, checked_tags
 from ..errors import (
     CheckpointError,
     CheckpointNotFound,
@@ -224,9 +224,7 @@ class Writing(Drafting):
             first = await engine.snapshot("chat", append=["hello"])
             assert (await engine.join([first])).messages == ["hello"]
         """
-        check_list(parents, "parents", "checkpoint ids")
-        for parent in parents:
-            id_to_bytes(parent)
+        check_ids(parents, "parents")
 
         def joined(source: Source) -> JoinedContent:
             rows = [source.checkpoint(parent) for parent in dict.fromkeys(parents)]
