@@ -36,14 +36,14 @@ from .place import Placed, StaleError, place
 from .prepare import Draft, Given
 from .read import result_of
 from .roots import make_root
-from .source import MESSAGES, Source
+from .source import MESSAGES, Caches, Source
 from .tombstones import check_unerased, thread_key
 from .travel import UNSET, Unset, check_head
 
 __all__ = ["Writing"]
 
 _log = logging.getLogger("ckpt_engine")
-_ATTEMPTS = 100
+_ATTEMPTS = 10  # before a draft is made within the transaction, where nobody can be first
 
 
 class Writing(Drafting):
@@ -304,7 +304,15 @@ class Writing(Drafting):
             if isinstance(found, Placed):
                 self._remember(draft, found)
             return found
-        raise StaleError
+        if leaving is not None:
+            leaving()
+        draft, found = await self._store.write(
+            partial(_make_and_place, build=build, late=late, caches=self._caches),
+            Expect((thread,), ids),
+        )
+        if isinstance(found, Placed):
+            self._remember(draft, found)
+        return found
 
     def _remember(self, draft: Draft, placed: Placed) -> None:
         if draft.kind == "step" and (content := content_after(self._caches, draft, placed)):
@@ -357,6 +365,20 @@ class Writing(Drafting):
             )
 
         return await self._read(found)
+
+
+def _make_and_place(
+    tx: Tx, build: Callable[[bool, Source], Draft], late: bool, caches: Caches
+) -> tuple[Draft, Placed | CheckpointRow]:
+    """Make a draft of what is there now, and place it: it may be late, but is not out of date."""
+    try:
+        draft = build(late, Source(caches, tx, writes=True))
+        return draft, _place_or_find(tx, draft)
+    except StaleError as stale:
+        if stale.forgotten:
+            caches.clear()
+        draft = build(stale.late, Source(caches, tx, writes=True))
+        return draft, _place_or_find(tx, draft)
 
 
 def _place_or_find(tx: Tx, draft: Draft) -> Placed | CheckpointRow:
