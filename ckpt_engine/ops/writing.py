@@ -301,15 +301,14 @@ class Writing(Drafting):
                 self._caches.checkpoints.drop(*(parent.id for parent in draft.parents))
                 self._caches.cids.drop(*(parent.cid for parent in draft.parents))
                 continue
-            if isinstance(found, Placed):
-                self._remember(draft, found)
-            return found
-        if leaving is not None:
-            leaving()
-        draft, found = await self._store.write(
-            partial(_make_and_place, build=build, late=late, caches=self._caches),
-            Expect((thread,), ids),
-        )
+            break
+        else:
+            if leaving is not None:
+                leaving()
+            draft, found = await self._store.write(
+                partial(_make_and_place, build=build, late=late, caches=self._caches),
+                Expect((thread,), ids),
+            )
         if isinstance(found, Placed):
             self._remember(draft, found)
         return found
