@@ -73,6 +73,8 @@ class SnapshotConfig:
         if self.synchronous not in ("full", "normal"):
             raise InvalidRequest(f"synchronous is full or normal, not {shown(self.synchronous)}")
         try:
+            if isinstance(self.triggers, str):
+                raise TypeError
             triggers = frozenset(map(parse_trigger, self.triggers))
         except TypeError:
             raise InvalidRequest(

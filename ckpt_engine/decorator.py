@@ -12,7 +12,7 @@ from .checks import check_name, checked_tags
 from .errors import InvalidRequest, shown
 from .model import SnapshotTrigger
 from .scopes import current_scope, snapshot_scope
-from .triggers import parse_trigger
+from .triggers import interval_wait, parse_trigger
 
 if TYPE_CHECKING:
     from .engine import CheckpointEngine
@@ -75,13 +75,11 @@ def snapshot_on(
             raise InvalidRequest(f"{what} must be a function of the call's arguments")
     if thread_id is not None and not callable(thread_id):
         thread_id = check_name(thread_id, "a thread id")
+    if interval_seconds is not None:
+        interval_wait(0, 0, interval_seconds)
 
     def decorate(work: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        if not callable(work):
-            raise InvalidRequest(f"snapshot_on decorates a function, not {shown(work)}")
-        called = getattr(work, "__name__", type(work).__name__)
-        if inspect.isasyncgenfunction(work) or inspect.isgeneratorfunction(work):
-            raise InvalidRequest(f"{called} is a generator: use snapshot_scope inside it")
+        called = _checked_name(work)
         try:
             signature = inspect.signature(work)
         except ValueError:  # a builtin function that does not say
@@ -110,6 +108,20 @@ def snapshot_on(
     return cast(Decorator, decorate)
 
 
+def _checked_name(work: Any) -> str:
+    """Return what a function is called.
+
+    Raises:
+        InvalidRequest: It is no function, or a generator.
+    """
+    if not callable(work) or inspect.isclass(work):
+        raise InvalidRequest(f"snapshot_on decorates a function, not {shown(work)}")
+    called = str(getattr(work, "__name__", type(work).__name__))
+    if inspect.isasyncgenfunction(work) or inspect.isgeneratorfunction(work):
+        raise InvalidRequest(f"{called} is a generator: use snapshot_scope inside it")
+    return called
+
+
 async def _in_thread(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     result = await asyncio.to_thread(work, *args, **kwargs)
     return await result if inspect.isawaitable(result) else result
@@ -124,12 +136,12 @@ def _thread_of(
 ) -> str:
     if callable(named):
         return named(*args, **kwargs)
-    own = signature and signature.bind(*args, **kwargs).arguments.get("thread_id")
+    own = signature.bind(*args, **kwargs).arguments.get("thread_id") if signature else None
     scope = current_scope()
     around = scope.thread_id if scope is not None and scope.engine is engine else None
-    found = named or own or around
-    if found is None:
-        raise InvalidRequest(
-            "no thread: give snapshot_on a thread_id, or call this inside a snapshot_scope"
-        )
-    return str(found)
+    for found in (named, own, around):
+        if found is not None:
+            return found
+    raise InvalidRequest(
+        "no thread: give snapshot_on a thread_id, or call this inside a snapshot_scope"
+    )

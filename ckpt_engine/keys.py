@@ -15,7 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .errors import InvalidRequest, WrongKey
+from .checks import check_object, check_text
+from .errors import InvalidRequest, WrongKey, shown
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -55,8 +56,8 @@ def new_key(name: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise InvalidRequest(f"{name!r} is no name of a key: letters, digits, . _ - (63)")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidRequest(f"{shown(name)} is no name of a key: letters, digits, . _ - (63)")
 
 
 class Keyring:
@@ -70,10 +71,13 @@ class Keyring:
     """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
+        check_object(keys, "keys")
         if not keys:
             raise InvalidRequest("a keyring needs a key; make one with: ckpt key new")
         for name, key in keys.items():
             _check_name(name)
+            if not isinstance(key, (bytes, bytearray, memoryview)):
+                raise InvalidRequest(f"key {name!r} is a {type(key).__name__}, not bytes")
             if len(key) != KEY_BYTES:
                 raise InvalidRequest(f"key {name!r} has {len(key)} bytes; {KEY_BYTES} are needed")
         self.current = next(iter(keys))
@@ -87,6 +91,7 @@ class Keyring:
             InvalidRequest: It is not written like that; no key is shown in the message.
         """
         keys: dict[str, bytes] = {}
+        check_text(text, "a keyring")
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, found, encoded = part.partition(":")
             try:

@@ -9,6 +9,7 @@ from functools import reduce
 from operator import and_, or_
 from typing import Literal, cast
 
+from .checks import check_text
 from .errors import InvalidRequest
 from .retention import KEEP_ALL, KeepAge, KeepLastN, KeepMilestones, RetentionPolicy
 
@@ -35,6 +36,7 @@ def parse_retention(text: str) -> RetentionPolicy:
     Raises:
         InvalidRequest: A word is none of them; the message lists those there are.
     """
+    check_text(text, "a retention policy")
     either = [reduce(and_, map(_word, part.split("&"))) for part in text.split("|")]
     return reduce(or_, either)
 
@@ -45,6 +47,7 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         InvalidRequest: It is none, or longer than can be counted.
     """
+    check_text(text, "a duration")
     found = re.fullmatch(r"(\d{1,18})([smhdw])", text.strip())
     if not found:
         raise InvalidRequest(f"{text!r} is no duration: 90s, 30m, 6h, 1d or 2w")

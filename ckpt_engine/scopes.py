@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from itertools import count
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .checks import check_list, check_name, check_object, check_text, checked_tags
 from .errors import InvalidRequest, TooLarge, Unstorable
@@ -31,6 +30,13 @@ Live = Sequence[Any] | Callable[[], Sequence[Any]] | None
 
 LiveState = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 """A state, or a function that returns it, read anew for each checkpoint."""
+
+
+class _Pending(NamedTuple):
+    """A message that no checkpoint has yet, and the scope it was appended to."""
+
+    scope: Scope
+    message: Any
 
 
 class Scope:
@@ -70,11 +76,11 @@ class Scope:
         self._state = state
         self._tags = tags
         self._metadata = metadata
-        self._pending: list[tuple[int, Any]] = []  # in the order of all scopes
         self._ended = False
         # scopes within each other on one thread take turns: what one commits is not the next one's
         outermost = self._line()[0]
         self._turn: asyncio.Lock = asyncio.Lock() if outermost is self else outermost._turn
+        self._pending: dict[int, _Pending] = {} if outermost is self else outermost._pending
 
     @property
     def depth(self) -> int:
@@ -86,7 +92,9 @@ class Scope:
         return self.name or f"a scope of thread {self.thread_id!r}"
 
     def append(self, *messages: Any) -> None:
-        """Add messages to the conversation with the next checkpoint of this scope or one inside it.
+        """Add messages to the conversation with the next checkpoint of this scope's thread.
+
+        Whichever scope takes it, of those within each other: what is appended first stands first.
 
         Raises:
             InvalidRequest: The scope was given ``messages``, which are read anew each time, or it
@@ -96,7 +104,8 @@ class Scope:
             raise InvalidRequest("this scope reads its messages= anew: append to those instead")
         if self._ended:
             raise InvalidRequest(f"{self._called} has ended: nothing would commit these messages")
-        self._pending.extend((next(_order), message) for message in messages)
+        for message in messages:
+            self._pending[next(_order)] = _Pending(self, message)
 
     async def snapshot(
         self, trigger: SnapshotTrigger | None = None, *, phase: str = "inside", **given: Any
@@ -109,7 +118,11 @@ class Scope:
             given: Anything else that the engine's ``snapshot`` takes; ``append`` comes after what
                 was appended so far, and ``messages`` leaves that to the next checkpoint.
         """
-        taking = asyncio.create_task(self._take(trigger or self._trigger, phase, given))
+        if self._ended:
+            raise InvalidRequest(f"{self._called} has ended: take its engine's snapshot instead")
+        check_text(phase, "phase")
+        trigger = self._trigger if trigger is None else parse_trigger(trigger)
+        taking = asyncio.create_task(self._take(trigger, phase, given))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -125,30 +138,24 @@ class Scope:
         check_object(own, "metadata", optional=True)
         check_list(more, "append", "messages", optional=True)
         metadata = {**self._metadata, "phase": phase, "depth": self.depth, **(own or {})}
-        line = self._line()
         async with self._turn:
             content: dict[str, Any] = {"node": self.name, "state": _now(self._state), **given}
-            pending: list[tuple[Scope, int]] = []
+            pending: dict[int, _Pending] = {}
             if self._messages is not None:
                 content.setdefault("messages", _now(self._messages))
             elif content.get("messages") is None:
-                pending = [(scope, len(scope._pending)) for scope in line]
-            said = [pair for scope, taken in pending for pair in scope._pending[:taken]]
-            if said or more:
-                said.sort(key=itemgetter(0))
-                content["append"] = [*(message for _, message in said), *(more or ())]
+                pending = dict(self._pending)
+            if pending or more:
+                content["append"] = [*(said.message for said in pending.values()), *(more or ())]
             checkpoint_id = await self.engine.snapshot(
                 self.thread_id, trigger=trigger, **content, metadata=metadata
             )
             if checkpoint_id is not None:
-                for scope, taken in pending:
-                    del scope._pending[:taken]
-            elif phase == "exit" and line[:-1]:
-                line[-2]._pending += self._pending
-                self._pending = []
+                for key in pending:
+                    self._pending.pop(key, None)
         if checkpoint_id is not None:
             self.checkpoints.append(checkpoint_id)
-            for scope in line:
+            for scope in self._line():
                 scope.newest = time.monotonic()
         return checkpoint_id
 
@@ -164,13 +171,17 @@ class Scope:
     async def _leave(self) -> None:
         """Take the exit checkpoint; a result that cannot be stored is left out, with the reason."""
         try:
-            await self.snapshot(phase="exit", tools_result=self.result, tags=self._tags)
-        except (Unstorable, TooLarge) as refusal:
-            if self.result is None:
-                raise
-            _log.warning("result of %s left out of its checkpoint: %s", self._called, refusal)
-            refused = {"result_refused": str(refusal)}
-            await self.snapshot(phase="exit", metadata=refused, tags=self._tags)
+            try:
+                await self.snapshot(phase="exit", tools_result=self.result, tags=self._tags)
+            except (Unstorable, TooLarge) as refusal:
+                if self.result is None:
+                    raise
+                _log.warning("result of %s left out of its checkpoint: %s", self._called, refusal)
+                refused = {"result_refused": str(refusal)}
+                await self.snapshot(phase="exit", metadata=refused, tags=self._tags)
+        except BaseException:
+            self._forget_pending()
+            raise
 
     async def _fail(self, error: BaseException) -> None:
         """Record the error in the exit checkpoint; what stops that must not hide the error."""
@@ -181,6 +192,12 @@ class Scope:
         except Exception as trouble:  # noqa: BLE001 - the work's own error is the one to raise
             _log.warning("%s failed, and so did recording it: %s", self._called, trouble)
             error.add_note(f"not recorded in a checkpoint: {trouble}")
+            self._forget_pending()
+
+    def _forget_pending(self) -> None:
+        """Let go of what this scope could not commit, so that it does not stop those around it."""
+        for key in [key for key, said in self._pending.items() if said.scope is self]:
+            del self._pending[key]
 
 
 def _now(live: Any) -> Any:
@@ -221,8 +238,8 @@ async def snapshot_scope(
 
     While the body runs, a checkpoint with trigger ``INTERVAL`` is taken whenever that long has
     passed without one, if that trigger is enabled. Scopes nest; an inner one leaves the intervals
-    to the outer one on the same thread, its checkpoints have what was appended to that before, and
-    where its trigger is not enabled, what was appended to it goes with the outer one's.
+    to the outer one on the same thread, and what is appended to either goes with the next
+    checkpoint of any of them.
 
     Args:
         engine: Where the checkpoints go.
@@ -271,7 +288,9 @@ async def snapshot_scope(
             stop.set()
             if ticking:
                 await asyncio.shield(ticking)
-    except (Exception, asyncio.CancelledError) as error:
+    except GeneratorExit:  # nobody waits for this any more, and nothing can be awaited here
+        raise
+    except BaseException as error:
         await asyncio.shield(scope._fail(error))
         raise
     else:

@@ -10,7 +10,6 @@ from .. import codec
 from ..model import id_from_bytes
 from ..store import (
     Batch,
-    BlobRef,
     CheckpointRow,
     Edge,
     HeadMoveRow,
@@ -23,10 +22,11 @@ from ..store import (
     ThreadRow,
     Tx,
 )
+from .holders import holders_of_same
 from .pins import drop_pins
 from .place import OWNER, digest_of_row
 from .session import Session, load
-from .source import Source, inherited_pieces
+from .source import Source
 from .sweeping import Live, dead_batches, dead_lineages, live_intervals, relinked, with_bases
 from .tombstones import put_tombstones
 from .trimming import Intervals, hold, release, trim
@@ -95,7 +95,7 @@ def erase(tx: Tx, source: Source, thread: ThreadRow, *, total: bool, at: int) ->
     _decide(erasure)
     live = live_intervals(tx, session, erasure.survivors)
     batches, trims, _ = dead_batches(tx, session, live, share=0)
-    _explain(tx, source, erasure, [*batches, *trims])
+    _explain(tx, source, erasure, batches, trims)
     former = _rewrite(tx, source, erasure)
     _drop_checkpoints(tx, [session.cids[n] for n in erasure.victims])
     _drop_states(tx, erasure, former)
@@ -138,7 +138,9 @@ def _decide(erasure: Erasure) -> None:
 # --- what stays and why ---
 
 
-def _explain(tx: Tx, source: Source, erasure: Erasure, batches: list[int]) -> None:
+def _explain(
+    tx: Tx, source: Source, erasure: Erasure, batches: list[int], trims: dict[int, Intervals]
+) -> None:
     """Say what has something of the forgotten threads, and stays since another thread owns it."""
     session = erasure.session
     for origin in session.positions(session.threads[pk].origin for pk in erasure.threads):
@@ -152,72 +154,15 @@ def _explain(tx: Tx, source: Source, erasure: Erasure, batches: list[int]) -> No
             owner = session.thread_of(n).name
             what = "joined a copy of its work" if len(parents) > 1 else "went on from it"
             erasure.kept.setdefault(erasure.id_of(n), f"thread {owner!r} {what}")
-    _explain_blobs(tx, source, erasure, batches)
-
-
-def _explain_blobs(tx: Tx, source: Source, erasure: Erasure, batches: list[int]) -> None:
-    """Say which checkpoints elsewhere have a large value in common with the forgotten ones."""
-    mine = {
-        "batch": batches,
-        "state": list(erasure.states(erasure.gone)),
-        "checkpoint": [erasure.session.cids[n] for n in erasure.gone],
-    }
-    held: set[int] = set()
-    for kind, owners in mine.items():
-        held |= {r.blob for r in tx.find(BlobRef, owner_kind=OWNER[kind], owner=In(owners))}
-    if not held:
-        return
-    others: dict[str, list[int]] = {}
-    for kind, owners in mine.items():
-        known = set(owners)
-        refs = tx.find(BlobRef, blob=In(list(held)), owner_kind=OWNER[kind])
-        others[kind] = [ref.owner for ref in refs if ref.owner not in known]
-    gone = {erasure.session.cids[n] for n in erasure.gone}
-    for row in _first_holders(tx, source, others, gone):
+    for row in holders_of_same(
+        tx,
+        source,
+        checkpoints=[session.cids[n] for n in erasure.victims],
+        states=erasure.states(erasure.gone),
+        batches=batches,
+        trims=trims,
+    ):
         erasure.kept.setdefault(id_from_bytes(row.id), "it has a large value of the same content")
-
-
-def _first_holders(
-    tx: Tx, source: Source, owners: dict[str, list[int]], gone: set[int]
-) -> Iterable[CheckpointRow]:
-    """Yield the first checkpoint, of those that stay, that has each of these rows."""
-    found = [*tx.find(CheckpointRow, cid=In(owners["checkpoint"]))]
-    yield from [row for row in found if row.cid not in gone]
-    for batch in tx.find(Batch, pk=In(owners["batch"])):
-        if (row := _first_reader(tx, source, batch, gone)) is not None:
-            yield row
-    for state in owners["state"]:
-        rows = tx.find(CheckpointRow, state=state)
-        yield from [row for row in rows if row.cid not in gone][:1]
-
-
-def _first_reader(tx: Tx, source: Source, batch: Batch, gone: set[int]) -> CheckpointRow | None:
-    """Return the first checkpoint that reads a batch, of its own lineage if one does.
-
-    New messages among old ones, as of a shortened conversation, stand in a lineage without
-    checkpoints: those that read them are of lineages that point into it.
-    """
-    if own := _reading(tx, batch.lineage, batch, batch.pos, gone):
-        return own[0]
-    home = source.lineage(batch.lineage)
-    session = source.thread_by_pk(home.thread).session
-    threads = In([row.pk for row in tx.find(ThreadRow, session=session)])
-    found: list[CheckpointRow] = []
-    for lineage in tx.find(Lineage, thread=threads):
-        at = 0
-        for piece in inherited_pieces(lineage).get(batch.log, []):
-            ahead = max(batch.pos - piece.start, 0)
-            inside = piece.start + ahead < min(piece.stop, batch.pos + batch.n)
-            if piece.lineage == batch.lineage and inside:
-                found += _reading(tx, lineage.pk, batch, at + ahead, gone)[:1]
-            at += piece.stop - piece.start
-    return min(found, key=lambda row: (row.at, row.cid), default=None)
-
-
-def _reading(tx: Tx, lineage: int, batch: Batch, at: int, gone: set[int]) -> list[CheckpointRow]:
-    """Return the checkpoints of a lineage that read its log beyond ``at``."""
-    rows = tx.find(CheckpointRow, lineage=lineage, order="step")
-    return [row for row in rows if row.cid not in gone and (batch.log or row.length > at)]
 
 
 # --- writes ---

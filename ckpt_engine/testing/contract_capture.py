@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..config import SnapshotConfig
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, Unstorable
 from ..model import CheckpointInfo, SnapshotTrigger
 from ..scopes import current_scope
 from .contract_base import ContractBase, OpenEngine, contents, say
@@ -144,6 +144,46 @@ class CaptureContract(ContractBase):
                 for number, scope in enumerate((silent, outer, silent, outer), 4):
                     scope.append(number)
         assert (await engine.get_latest("t")).messages == list(range(8))
+
+    async def test_an_outer_scope_commits_what_inner_ones_appended_before(
+        self, engine: CheckpointEngine
+    ) -> None:
+        async with engine.snapshot_scope("t") as outer, engine.snapshot_scope("t") as inner:
+            inner.append(0)
+            outer.append(1)
+            inner.append(2)
+            await outer.snapshot()
+            assert (await engine.get_latest("t")).messages == [0, 1, 2]
+            inner.append(3)
+        assert (await engine.get_latest("t")).messages == [0, 1, 2, 3]
+
+    async def test_what_an_inner_scope_cannot_commit_does_not_stop_the_outer_one(
+        self, engine: CheckpointEngine
+    ) -> None:
+        async def work(failure: Exception | None) -> None:
+            async with engine.snapshot_scope("t") as inner:
+                inner.append(object())
+                if failure is not None:
+                    raise failure
+
+        async with engine.snapshot_scope("t") as outer:
+            outer.append("said")
+            with pytest.raises(Unstorable):
+                await work(None)
+            with pytest.raises(ValueError, match="broke"):
+                await work(ValueError("broke"))
+        assert (await engine.get_latest("t")).messages == ["said"]
+
+    async def test_whatever_ends_the_work_is_recorded(self, engine: CheckpointEngine) -> None:
+        class GoneError(BaseException):
+            """Such as those with which test runners give up."""
+
+        with pytest.raises(GoneError):
+            async with engine.snapshot_scope("t"):
+                raise GoneError
+        points = await _points(engine)
+        assert _phases(points) == ["enter", "exit"]
+        assert points[-1].metadata["exception"]["type"].endswith("GoneError")
 
     async def test_what_was_appended_is_committed_once(self, engine: CheckpointEngine) -> None:
         async with engine.snapshot_scope("t") as scope:

@@ -67,6 +67,7 @@ def test_forget_asks_first_and_leaves_the_others_whole(ckpt: Ckpt) -> None:
     assert "erased thread cheap of trip: 3 checkpoints" in said
     assert f"kept {origin[:7]}" in said
     assert "was erased on" in ckpt("show", secret, code=3)
+    assert "ckpt rewind" not in ckpt("show", "trip")  # no workflow can go on from it
     assert len(ckpt.json("log", "trip")) == 9
     assert f"a checkpoint of session trip: ckpt show {origin}" in ckpt("tree", origin, code=3)
     assert ckpt.json("forget", "trip", "--yes")["kept"] == {}

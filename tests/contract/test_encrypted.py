@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -168,6 +168,19 @@ def test_keys_that_cannot_be_are_refused_without_being_shown(text: str, why: str
     with pytest.raises(InvalidRequest, match=why) as refused:
         Keyring.parse(text)
     assert "A" * 43 not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ([1], "keys must be a dict"),
+        ({1: b"k" * 32}, "1 is no name of a key"),
+        ({"a": "k" * 32}, "key 'a' is a str, not bytes"),
+    ],
+)
+def test_keys_of_another_type_are_refused(keys: Any, why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        Keyring(keys)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "-a"])

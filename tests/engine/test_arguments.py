@@ -91,6 +91,23 @@ async def appended_late(engine: CheckpointEngine) -> None:
     scope.append("too late")
 
 
+async def taken_late(engine: CheckpointEngine) -> None:
+    async with engine.snapshot_scope("beside") as scope:
+        pass
+    await scope.snapshot()
+
+
+def decorated(thread_id: Any) -> Call:
+    async def work(engine: CheckpointEngine) -> None:
+        @engine.snapshot_on(SnapshotTrigger.MANUAL)
+        async def search(thread_id: str) -> str:
+            return thread_id
+
+        await search(thread_id)
+
+    return work
+
+
 class Broken(RetentionPolicy):
     def kept(self, checkpoints: Candidates, now: datetime) -> list[int]:
         return [1 // 0]
@@ -211,6 +228,11 @@ WRONG: dict[str, Call] = {
     "metadata must be a dict, not a str": inside(metadata="x"),
     "give messages .all. or append .the new ones., not": inside(messages=["a"], append=["b"]),
     "t. has ended: nothing would commit": appended_late,
+    "beside. has ended: take its engine's snapshot": taken_late,
+    "phase must be text, not 5": inside(phase=5),
+    "'never' is not a trigger": inside(trigger="never"),
+    "a thread id is text.*not 8": decorated(8),
+    "a thread id is text of 1 .*not ''": decorated(""),
     "a retention policy is one such as": lambda engine: engine.collect("last:3"),  # type: ignore[arg-type]
 }
 
@@ -233,6 +255,7 @@ async def test_an_argument_of_another_type_is_refused(
         ("a key in logs", {"logs": (1,)}),
         ("logs must be a list .* not None", {"logs": None}),
         ("triggers must be a set", {"triggers": 5}),
+        ("triggers must be a set", {"triggers": "manual"}),
         ("a list is not a trigger", {"triggers": [DEEP]}),
         ("busy_timeout must be greater than 0, not a int", {"busy_timeout": 10**5000}),
         ("interval_seconds must be", {"interval_seconds": "a"}),
@@ -317,7 +340,9 @@ def test_a_message_of_the_driver_that_is_no_text_means_damage() -> None:
         lambda engine: engine.snapshot_on("manual", tags=5),
         lambda engine: engine.snapshot_on("manual", messages=["a"]),
         lambda engine: engine.snapshot_on("manual", state={"a": 1}),
+        lambda engine: engine.snapshot_on("manual", interval_seconds=0),
         lambda engine: engine.snapshot_on("manual")(None),
+        lambda engine: engine.snapshot_on("manual")(dict),
     ],
 )
 async def test_a_decorator_is_checked_before_anything_is_called(

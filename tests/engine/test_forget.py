@@ -108,7 +108,7 @@ async def _live(engine: CheckpointEngine, name: str) -> list[str]:
     return ids
 
 
-@pytest.mark.parametrize("how", ["plain", "shortened", "shortened and dropped"])
+@pytest.mark.parametrize("how", ["plain", "packed", "shortened", "shortened and dropped"])
 async def test_who_has_a_large_value_of_the_forgotten_is_told_wherever_it_stands(how: str) -> None:
     """A summary among old messages is stored apart from the checkpoints that read it."""
     document = {"role": "system", "content": "a long document " * 2000}
@@ -116,18 +116,45 @@ async def test_who_has_a_large_value_of_the_forgotten_is_told_wherever_it_stands
     async with await create_checkpoint_engine("memory:") as engine:
         secret = await engine.snapshot("jane", append=[document])
         reader = await engine.snapshot("other", append=said)
-        if how == "plain":
+        if how in ("plain", "packed"):
             reader = await engine.snapshot("other", append=[document])
+            await engine.snapshot("other", append=["on"])
         else:
             short = [*said[:5], document, *said[60:]]
             reader = await engine.snapshot("other", messages=short)
         if how == "shortened and dropped":
             reader = await engine.snapshot("other", append=["on"])
             await engine.collect(KEEP_LAST_N(1), thread_id="other")
+        if how == "packed":
+            await engine.optimize()
         report = await engine.forget(thread_id="jane")
         assert report.erased == (secret,)
         assert report.kept == {reader: "it has a large value of the same content"}
         assert (await engine.get_latest("other")).messages.count(document) == 1
+        assert (await engine.verify()).ok
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_of_a_row_that_is_cut_only_what_goes_has_to_do_with_it(packed: bool) -> None:
+    """A branch goes on within a row of its own; what was before that is the other thread's."""
+    ours, theirs = (
+        {"role": "user", "content": f"{who} document " * 2000} for who in ("ours", "theirs")
+    )
+    async with await create_checkpoint_engine("memory:") as engine:
+        elsewhere = [await engine.snapshot("elsewhere", append=[d]) for d in (ours, theirs)]
+        await engine.snapshot("t", append=["one"])
+        branch = (await engine.branch((await engine.get_latest("t")).id, "side")).id
+        first = await engine.snapshot(branch, append=[ours, "two"])
+        await engine.snapshot("t", parent_checkpoint_id=first, append=["three"])
+        await engine.snapshot(branch, append=[theirs])
+        if packed:
+            await engine.optimize()
+        report = await engine.forget(thread_id=branch)
+        ours_now = (await engine.get_latest("t")).id
+        assert "went on from it" in report.kept[ours_now]
+        assert report.kept[str(elsewhere[1])] == "it has a large value of the same content"
+        assert elsewhere[0] not in report.kept
+        assert (await engine.get_latest("t")).messages == ["one", ours, "two", "three"]
         assert (await engine.verify()).ok
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,12 @@ def test_and_binds_before_or() -> None:
 @pytest.mark.parametrize("text", ["", "last", "last:0", "last:x", "age:3y", "last:3|", "age:0d"])
 def test_other_words_are_refused_with_those_there_are(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"retention policy|at least 1|greater than 0"):
+        parse_retention(text)
+
+
+@pytest.mark.parametrize("text", [None, 5, b"last:3"])
+def test_what_is_no_text_is_refused(text: Any) -> None:
+    with pytest.raises(InvalidRequest, match="must be text"):
         parse_retention(text)
 
 

@@ -152,7 +152,10 @@ def _print_collected(out: Output, reports: list[CollectReport], to_do_it: str | 
     for reason, count in kept.items():
         out.say(f"kept {count}: {reason}")
     if messages:
-        out.say(f"{_count(messages, 'message')} of theirs stay, since later checkpoints have them")
+        theirs = _count(messages, "message")
+        out.say(
+            f"{theirs} of theirs stay: later checkpoints have them, or need the row they are in"
+        )
     if to_do_it is not None and dropped:
         out.following(to_do_it)
     elif not dry_run:

@@ -139,12 +139,14 @@ def show(
             info = await find_checkpoint(engine, checkpoint)
             whole = await engine.get(info.id)
             thread = await engine.get_thread(whole.thread_id)
+            agents = await engine.runs(whole.session_id)
         decode = decoder(settings)
         out.data(checkpoint_json(whole, decode))
         if not as_json:
             out.lines(describe(whole, thread, everything=full, decode=decode))
         short = whole.id[:7]
-        out.following(f'ckpt rewind {short} --say "…"', f"ckpt branch {short} --name other")
+        if agents:  # else no workflow can go on from it
+            out.following(f'ckpt rewind {short} --say "…"', f"ckpt branch {short} --name other")
 
     run(work(), as_json=as_json)
 
