@@ -114,8 +114,12 @@ def main() -> int:
         except RuntimeError as err:
             if "Connection refused" not in str(err):
                 raise
-            print("no Temporal server: start one with `ckpt server`, or set TEMPORAL_ADDRESS")
-            return 1
+            print(
+                "no Temporal server: start one with `ckpt server`, or set TEMPORAL_ADDRESS",
+                flush=True,
+            )
+            # a thread of the SDK may abort an interpreter that ends just now (sdk-python#300)
+            os._exit(1)
     return 0
 
 
