@@ -1,4 +1,4 @@
-"""Packing a lineage's small rows into blocks, which compress much better.
+"""Packing the small rows of lineages into blocks, which compress much better.
 
 Positions stay as they are, so nobody notices. The packing is done outside the transaction; inside,
 it is only checked that the rows are still those that were packed.
@@ -6,18 +6,29 @@ it is only checked that the rows are still those that were packed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .. import codec
 from ..store import Above, Batch, BlobRef, In, Lineage, ThreadRow, Tx
 from .place import OWNER
 
-__all__ = ["Block", "Plan", "lineages_after", "plan_blocks", "replace_rows", "sealed_bodies"]
+__all__ = [
+    "TOGETHER",
+    "Block",
+    "Plan",
+    "lineages_after",
+    "plan_blocks",
+    "replace_rows",
+    "sealed_bodies",
+]
 
 BLOCK_ITEMS = 256
 BLOCK_BYTES = 256_000
 ALONE_BYTES = 64_000  # rows that are large by themselves gain nothing
+TOGETHER = 4
+"""Lineages that are packed together: rows of agents that write at once are in the same pages."""
+
 _AT_A_TIME = 4  # blocks that are packed in one transaction
 
 
@@ -31,31 +42,48 @@ class Block(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What can be packed in a lineage.
+    """What can be packed in some lineages.
 
     Attributes:
         blocks: The blocks, not too many at a time.
-        more: Whether there are more.
-        done: Key up to which there is nothing left to do once these are packed.
-        threads: Whose lineage it is: nobody else has to wait for the packing.
+        done: Lineage of which the blocks are all there -> key up to which there is nothing left to
+            do once they are packed.
+        threads: Whose lineages they are: nobody else has to wait for the packing.
     """
 
     blocks: list[Block]
-    more: bool
-    done: int
+    done: dict[int, int]
     threads: tuple[str, ...]
 
 
-def plan_blocks(tx: Tx, lineage: int, *, after: int = 0, whole: bool = False) -> Plan:
-    """Return what can be packed in a lineage.
+def plan_blocks(tx: Tx, after: Mapping[int, int], *, whole: bool = False) -> Plan:
+    """Return what can be packed in some lineages.
 
     Args:
         tx: The transaction.
-        lineage: The lineage.
-        after: Only rows with greater keys.
+        after: Lineage -> only rows with greater keys.
         whole: Pack whatever can be; else rows wait until they are worth repacking an earlier block
             that is not full yet, so that few bytes are written again and again.
     """
+    chosen: list[list[Batch]] = []
+    done: dict[int, int] = {}
+    for lineage, start in after.items():
+        if len(chosen) >= _AT_A_TIME:
+            break
+        found, end = _worth_packing(tx, lineage, start, whole=whole)
+        chosen += found
+        if len(chosen) <= _AT_A_TIME:
+            done[lineage] = end
+    chosen = chosen[:_AT_A_TIME]
+    owners = dict.fromkeys(group[0].lineage for group in chosen)
+    threads = dict.fromkeys(name for lineage in owners for name in _owner(tx, lineage))
+    return Plan([_block(group) for group in chosen], done, tuple(threads))
+
+
+def _worth_packing(
+    tx: Tx, lineage: int, after: int, *, whole: bool
+) -> tuple[list[list[Batch]], int]:
+    """Return the rows that become blocks, and the key up to which nothing is left after that."""
     rows = tx.find(Batch, lineage=lineage, pk=Above(after), order="pos")
     chosen: list[list[Batch]] = []
     done = max((row.pk for row in rows), default=after)
@@ -66,10 +94,7 @@ def plan_blocks(tx: Tx, lineage: int, *, after: int = 0, whole: bool = False) ->
             start = len(last)  # nothing to pack it with, yet
         chosen += [*full, last[start:]]
         done = min([done, *(row.pk - 1 for row in last[:start])])
-    chosen = [group for group in chosen if len(group) > 1]
-    threads = _owner(tx, lineage) if chosen else ()
-    blocks = [_block(group) for group in chosen[:_AT_A_TIME]]
-    return Plan(blocks, len(chosen) > _AT_A_TIME, done, threads)
+    return [group for group in chosen if len(group) > 1], done
 
 
 def _owner(tx: Tx, lineage: int) -> tuple[str, ...]:

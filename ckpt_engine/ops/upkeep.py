@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from ..config import SnapshotConfig
 from ..errors import CheckpointError
@@ -90,32 +92,42 @@ class Upkeep(EngineBase):
 
     async def _tidy(self) -> None:
         """Pack the lineages that have grown enough or were idle; few while agents are busy."""
-        for lineage, loose in list(self._loose.items()):
-            now = time.monotonic()
-            enough = _ENOUGH if now - self._newest > _LULL else _AT_LAST
-            quiet = loose.newest < now - self.config.idle_seal_seconds
-            if self._closed or not (quiet or loose.rows >= enough):
-                continue
-            self._gone += await self._seal(lineage)
+        due = self._due()
+        for start in range(0, len(due), sealing.TOGETHER):
+            if self._closed:
+                return
+            self._gone += await self._seal(due[start : start + sealing.TOGETHER])
             self._freed = True
             if self._store.reclaim_after and self._gone >= self._store.reclaim_after:
                 self._gone = 0
                 await self._store.reclaim()
 
-    async def _seal(self, lineage: int, *, whole: bool = False) -> int:
-        """Pack one lineage; return how many rows became fewer."""
-        self._loose.pop(lineage, None)
-        after = 0 if whole else self._packed.get(lineage) or 0
+    def _due(self) -> list[int]:
+        """Return the lineages that are to be packed now."""
+        now = time.monotonic()
+        enough = _ENOUGH if now - self._newest > _LULL else _AT_LAST
+        idle = now - self.config.idle_seal_seconds
+        return [
+            n for n, loose in self._loose.items() if loose.rows >= enough or loose.newest < idle
+        ]
+
+    async def _seal(self, lineages: Sequence[int], *, whole: bool = False) -> int:
+        """Pack a few lineages together; return how many rows became fewer."""
+        after: dict[int, int] = {}
+        for lineage in lineages:
+            self._loose.pop(lineage, None)
+            after[lineage] = 0 if whole else self._packed.get(lineage) or 0
         gone = 0
-        while True:
-            plan = await self._store.read(
-                partial(sealing.plan_blocks, lineage=lineage, after=after, whole=whole)
-            )
+        while after:
+            plan = await self._store.read(partial(sealing.plan_blocks, after=after, whole=whole))
             fewer = await self._replace(plan) if plan.blocks else 0
             gone += fewer
-            if not (plan.more and fewer):
-                self._packed.put(lineage, plan.done)
-                return gone
+            for lineage, key in plan.done.items():
+                self._packed.put(lineage, key)
+                del after[lineage]
+            if not (plan.done or fewer):
+                break  # others are packing it
+        return gone
 
     async def _replace(self, plan: sealing.Plan) -> int:
         bodies = await asyncio.to_thread(sealing.sealed_bodies, plan.blocks)
@@ -139,8 +151,8 @@ class Upkeep(EngineBase):
         while lineages := await self._store.read(
             partial(sealing.lineages_after, pk=last, limit=500)
         ):
-            for lineage in lineages:
-                gone += await self._seal(lineage, whole=True)
+            for start in range(0, len(lineages), sealing.TOGETHER):
+                gone += await self._seal(lineages[start : start + sealing.TOGETHER], whole=True)
             last = lineages[-1]
         await self._store.reclaim(thorough=True)
         await self._store.write_back()
@@ -154,9 +166,7 @@ class Upkeep(EngineBase):
             await task
         deadline = time.monotonic() + _AT_CLOSING
         try:
-            for lineage in list(self._loose):
-                if time.monotonic() > deadline:
-                    break
-                await self._seal(lineage)
+            while time.monotonic() < deadline and self._loose:
+                await self._seal(list(islice(self._loose, sealing.TOGETHER)))
         except CheckpointError as err:
             _log.info("packing is left to the next time: %s", err)

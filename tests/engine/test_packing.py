@@ -20,19 +20,19 @@ from ..postgres import url_in
 ITEM = {"role": "user", "content": "what happened next, and why did it have to happen at all? " * 9}
 
 
-def append(tx: Tx, number: int) -> None:
+def append(tx: Tx, number: int, lineage: int = 1) -> None:
     packed = codec.join_array([codec.pack({**ITEM, "number": number}, None)])
-    tx.insert(Batch(tx.next_pk(Batch), 1, "", number, 1, *codec.compress(packed)))
+    tx.insert(Batch(tx.next_pk(Batch), lineage, "", number, 1, *codec.compress(packed)))
 
 
 async def test_a_row_is_packed_again_only_a_few_times_however_often_packing_runs() -> None:
     store, done, written = MemoryStore(), 0, 0
     for number in range(500):
         await store.write(partial(append, number=number))
-        plan = await store.read(partial(sealing.plan_blocks, lineage=1, after=done))
+        plan = await store.read(partial(sealing.plan_blocks, after={1: done}))
         bodies = sealing.sealed_bodies(plan.blocks)
         await store.write(partial(sealing.replace_rows, blocks=plan.blocks, bodies=bodies))
-        done, written = plan.done, written + sum(block.items for block in plan.blocks)
+        done, written = plan.done[1], written + sum(block.items for block in plan.blocks)
     rows = await store.read(lambda tx: tx.find(Batch, lineage=1, order="pos"))
     items = [item for r in rows for item in codec.split_array(codec.decompress(r.codec, r.body))]
     assert [codec.unpack(item, {})["number"] for item in items] == list(range(500))
@@ -44,24 +44,43 @@ async def test_what_is_packed_already_is_not_read_again() -> None:
     store = MemoryStore()
     for number in range(300):
         await store.write(partial(append, number=number))
-    plan = await store.read(partial(sealing.plan_blocks, lineage=1))
+    plan = await store.read(partial(sealing.plan_blocks, after={1: 0}))
     bodies = sealing.sealed_bodies(plan.blocks)
     await store.write(partial(sealing.replace_rows, blocks=plan.blocks, bodies=bodies))
     await store.write(partial(append, number=300))
     rows = await store.read(lambda tx: tx.find(Batch, lineage=1, order="pos"))
     assert [(row.pos, row.n) for row in rows] == [(0, 256), (256, 44), (300, 1)]
-    assert not (
-        await store.read(partial(sealing.plan_blocks, lineage=1, after=rows[0].pk))
-    ).blocks, "one new row is not worth packing 44 over again"
-    whole = await store.read(partial(sealing.plan_blocks, lineage=1, whole=True))
+    assert not (await store.read(partial(sealing.plan_blocks, after={1: rows[0].pk}))).blocks, (
+        "one new row is not worth packing 44 over again"
+    )
+    whole = await store.read(partial(sealing.plan_blocks, after={1: 0}, whole=True))
     assert [block.items for block in whole.blocks] == [45]
+
+
+async def test_lineages_are_packed_together_and_none_is_left_out() -> None:
+    store = MemoryStore()
+    for number in range(300):  # two blocks each
+        for lineage in range(1, 6):
+            await store.write(partial(append, number=number, lineage=lineage))
+    after, packed = dict.fromkeys(range(1, 6), 0), []
+    while after:
+        plan = await store.read(partial(sealing.plan_blocks, after=after))
+        bodies = sealing.sealed_bodies(plan.blocks)
+        await store.write(partial(sealing.replace_rows, blocks=plan.blocks, bodies=bodies))
+        packed.append([block.first.lineage for block in plan.blocks])
+        assert plan.done
+        for lineage in plan.done:
+            del after[lineage]
+    assert packed == [[1, 1, 2, 2], [3, 3, 4, 4], [5, 5]]
+    rows = await store.read(lambda tx: tx.find(Batch, order="pos"))
+    assert [row.n for row in rows] == [256] * 5 + [44] * 5
 
 
 async def test_rows_that_changed_while_they_were_packed_stay_as_they_are() -> None:
     store = MemoryStore()
     for number in range(4):
         await store.write(partial(append, number=number))
-    plan = await store.read(partial(sealing.plan_blocks, lineage=1))
+    plan = await store.read(partial(sealing.plan_blocks, after={1: 0}))
     await store.write(lambda tx: tx.delete(Batch, pk=3))
     bodies = sealing.sealed_bodies(plan.blocks)
     gone = await store.write(partial(sealing.replace_rows, blocks=plan.blocks, bodies=bodies))
@@ -126,7 +145,7 @@ async def test_packing_on_postgresql_waits_for_no_other_thread(tmp_path: Path) -
         writing = asyncio.create_task(other._store.write(slow, Expect(("another",))))
         try:
             assert await asyncio.to_thread(begun.wait, 60)
-            assert await one._seal(await lineage_of(one, "t"), whole=True) == 39
+            assert await one._seal([await lineage_of(one, "t")], whole=True) == 39
         finally:
             go_on.set()
             await writing
@@ -151,7 +170,7 @@ async def test_a_write_may_read_a_log_while_it_is_packed(tmp_path: Path) -> None
                 found = self.tx.find(*args, **where)
                 if not self.packed:
                     self.packed = True
-                    packing = one._seal(lineage, whole=True)
+                    packing = one._seal([lineage], whole=True)
                     assert asyncio.run_coroutine_threadsafe(packing, loop).result(60) == 39
                 return found
 
