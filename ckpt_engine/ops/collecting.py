@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Generic, TypeVar
@@ -19,7 +19,7 @@ from ..reports import CollectReport
 from ..retention import Candidates, KeepAll, OnDemand, RetentionPolicy, check_policy
 from ..retention_plan import KeepReason, plan_retention
 from ..store import HeadMoveRow, In, Pin, RunRow, Store, TagRow, ThreadRow, Tx
-from .dropping import check_unneeded, drop_checkpoints, drop_content
+from .dropping import check_unneeded, drop_checkpoints, drop_content, drop_states
 from .place import Placed, StaleError
 from .prepare import now_ms
 from .read import moment
@@ -161,27 +161,30 @@ class Collecting(Upkeep):
     async def _collect_one(
         self, session: int, policy: RetentionPolicy, only: list[str] | None, *, dry_run: bool
     ) -> _Plan:
+        gone: list[bytes] = []  # by plans that were overtaken
         for _ in range(_ATTEMPTS):
             plan = await self._read(partial(_plan, session=session, policy=policy, only=only))
             if dry_run or not plan.ids:
-                return plan
+                return replace(plan, ids=gone + plan.ids)
             try:
-                await self._sweep(plan.sweep)
+                await self._sweep(plan, gone)
             except StaleError:
                 continue
             finally:
                 # what is gone may stay: it is looked for again before a checkpoint goes on from it
                 self._caches.checkpoints.drop(*plan.changed)
                 self._caches.cids.drop(*plan.sweep.relink)
-            return plan
+            return replace(plan, ids=gone)
         raise StaleError
 
-    async def _sweep(self, sweep: Sweep) -> None:
-        total = len(sweep.cids)
+    async def _sweep(self, plan: _Plan, gone: list[bytes]) -> None:
+        """Carry out a plan; ``gone`` gathers the ids of what went."""
+        total = len(plan.ids)
         for start in range(0, total, _CHUNK):
             await self._store.write(
-                partial(_drop, sweep=sweep, start=start, last=start + _CHUNK >= total)
+                partial(_drop, sweep=plan.sweep, start=start, last=start + _CHUNK >= total)
             )
+            gone += plan.ids[start : start + _CHUNK]
 
     def _committed(self, placed: Placed) -> None:
         super()._committed(placed)
@@ -220,6 +223,7 @@ def _sessions(source: Source, name: str | None) -> list[int]:
 def _drop(tx: Tx, *, sweep: Sweep, start: int, last: bool) -> None:
     check_unneeded(tx, sweep)
     drop_checkpoints(tx, sweep, start, start + _CHUNK)
+    drop_states(tx, sweep, start, start + _CHUNK)
     if last:
         drop_content(tx, sweep)
 

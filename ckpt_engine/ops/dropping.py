@@ -26,7 +26,7 @@ from .source import Caches, Source
 from .sweeping import Sweep
 from .trimming import release, trim
 
-__all__ = ["check_unneeded", "drop_checkpoints", "drop_content"]
+__all__ = ["check_unneeded", "drop_checkpoints", "drop_content", "drop_states"]
 
 
 def drop_checkpoints(tx: Tx, sweep: Sweep, start: int, stop: int) -> None:
@@ -93,12 +93,20 @@ def _relink(tx: Tx, relink: dict[int, list[int]]) -> None:
         tx.update(row._replace(digest=digest))
 
 
-def drop_content(tx: Tx, sweep: Sweep) -> None:
-    """Remove states, batches and lineages that the dropped checkpoints alone needed."""
-    if sweep.states:
-        for some in exactly(sweep.states):
+def drop_states(tx: Tx, sweep: Sweep, start: int, stop: int) -> None:
+    """Remove the states that some of the dropped checkpoints were the last to need.
+
+    In the same transaction as those: a state that no checkpoint leads to is never found again.
+    """
+    states = sorted(pk for pk, last in sweep.states.items() if start <= last < stop)
+    if states:
+        for some in exactly(states):
             tx.delete(StateRow, pk=some)
-        release(tx, OWNER["state"], sweep.states)
+        release(tx, OWNER["state"], states)
+
+
+def drop_content(tx: Tx, sweep: Sweep) -> None:
+    """Remove batches and lineages that the dropped checkpoints alone needed."""
     for pk, parts in sweep.trims.items():
         for batch in tx.find(Batch, pk=pk):  # unless it was packed meanwhile
             trim(tx, batch, parts)

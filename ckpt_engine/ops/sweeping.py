@@ -42,7 +42,7 @@ class Sweep:
         known: The lineages that there were when this was planned.
         ended: Those of which the newest checkpoint goes -> its step.
         relink: Checkpoint that stays -> its parents from the second one on.
-        states: State rows that nothing needs any more.
+        states: State rows that nothing needs any more -> the last of ``cids``, by place, that does.
         batches: Batches that nothing needs any more.
         trims: Batches of which over half is dead -> what is live in them.
         lineages: Lineages that nothing needs any more.
@@ -55,7 +55,7 @@ class Sweep:
     known: frozenset[int]
     ended: dict[int, int]
     relink: dict[int, list[int]]
-    states: list[int]
+    states: dict[int, int]
     batches: list[int]
     trims: dict[int, Intervals]
     lineages: list[int]
@@ -228,12 +228,26 @@ def dead_lineages(session: Session, kept: Iterable[int], live: Live) -> list[int
     return [pk for pk in session.lineages if pk not in needed]
 
 
-def _dead_states(tx: Tx, *named: Iterable[int | None]) -> list[int]:
-    """Return the states that go, of those that survivors name and those that the others do."""
-    used, doomed = ([pk for pk in states if pk is not None] for states in named)
+def _dead_states(tx: Tx, stay: Iterable[int | None], go: Iterable[int | None]) -> dict[int, int]:
+    """Return the states that go -> the last that names it, or one that stands on it.
+
+    Args:
+        tx: The transaction.
+        stay: The states that survivors name, and
+        go: those that the others do, in the order in which they are dropped.
+    """
+    doomed = list(go)
     bases: dict[int, int | None] = {}
-    needed = with_bases(tx, used, bases, ahead=doomed)
-    return sorted(with_bases(tx, doomed, bases, known=needed))
+    used, unsure = ([pk for pk in states if pk is not None] for states in (stay, doomed))
+    needed = with_bases(tx, used, bases, ahead=unsure)
+    dead = with_bases(tx, unsure, bases, known=needed)
+    last: dict[int, int] = {}
+    for n in range(len(doomed) - 1, -1, -1):
+        pk = doomed[n]
+        while pk in dead and pk not in last:
+            last[pk] = n
+            pk = bases[pk]
+    return last
 
 
 def with_bases(

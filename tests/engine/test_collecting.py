@@ -25,8 +25,9 @@ from ckpt_engine.ops import collecting
 from ckpt_engine.ops.place import StaleError
 from ckpt_engine.ops.session import load
 from ckpt_engine.ops.source import Source
+from ckpt_engine.ops.sweeping import Sweep
 from ckpt_engine.retention import Candidates, RetentionPolicy
-from ckpt_engine.store import CheckpointRow, StateRow
+from ckpt_engine.store import CheckpointRow, StateRow, Tx
 from ckpt_engine.stores import sqlite
 
 from .test_schema import url_of
@@ -88,7 +89,7 @@ async def test_what_came_to_be_needed_since_the_plan_is_not_swept(
     assert len(plan.ids) == 10
     await DEEDS[deed](engine, ids)
     with pytest.raises(StaleError):
-        await engine._sweep(plan.sweep)
+        await engine._sweep(plan, [])
     for n in range(8):
         assert (await engine.get(ids[n])).messages == [f"step {k}" for k in range(n + 1)]
     assert (await engine.verify()).problems == ()
@@ -105,10 +106,39 @@ async def test_two_that_collect_at_once_count_right(engine: CheckpointEngine) ->
     )
     await engine.collect(KEEP_LAST_N(3), thread_id="t")
     with pytest.raises(StaleError):
-        await engine._sweep(plan.sweep)
+        await engine._sweep(plan, [])
     assert (await engine.verify()).problems == ()
     await engine.collect(KEEP_LAST_N(1), thread_id="t")
     assert (await engine.verify()).problems == ()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+async def test_a_sweep_that_is_overtaken_half_way_reports_and_removes_everything(
+    engine: CheckpointEngine, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    monkeypatch.setattr(collecting, "_CHUNK", 3)
+    drop, overtaken = collecting._drop, False
+
+    def some(tx: Tx, *, sweep: Sweep, start: int, last: bool) -> None:
+        nonlocal overtaken
+        if start == 3 * parts and not overtaken:
+            overtaken = True
+            raise StaleError
+        drop(tx, sweep=sweep, start=start, last=last)
+
+    monkeypatch.setattr(collecting, "_drop", some)
+    plan = {"plan": ["look", "think", "act"] * 20}
+    ids = [await engine.snapshot("t", state={**plan, "n": n // 2}) for n in range(12)]
+    ids.append(await engine.snapshot("t", messages=["anew"], state={**plan, "n": 0}))
+    report = await engine.collect(KEEP_LAST_N(1))
+    assert overtaken
+    assert list(report.dropped) == ids[:-1]
+    named = await engine._store.read(lambda tx: tx.columns(StateRow, "pk", "base"))
+    (kept,) = await engine._store.read(lambda tx: tx.columns(CheckpointRow, "state"))
+    assert set(named[0]) == {*kept, *named[1]} - {None}, "each is needed by something"
+    assert (await engine.get_latest("t")).state == {**plan, "n": 0}
+    await engine.forget(session_id="t")
+    assert await engine._store.read(lambda tx: tx.count(StateRow)) == 0
 
 
 async def test_a_parent_of_a_join_stays_known_where_the_first_line_is_gone(
