@@ -122,12 +122,18 @@ def _groups(rows: list[Batch]) -> list[list[Batch]]:
 
 
 def _worthwhile(group: list[Batch]) -> int:
-    """Return from where on the rows are worth packing: none is much larger than those after it."""
-    held = [codec.content_size(row.codec, row.body) for row in group]
+    """Return from where on the rows are worth packing.
+
+    What was never packed is; what was is packed again with those after it unless it is much larger.
+    """
     start, size = len(group), 0
-    while start and (not size or held[start - 1] <= 2 * size):
+    while start:
+        row = group[start - 1]
+        held = codec.content_size(row.codec, row.body)
+        if codec.kind_of(row.codec) == codec.SEALED and held > 2 * size:
+            break
         start -= 1
-        size += held[start]
+        size += held
     return start
 
 

@@ -40,6 +40,16 @@ async def test_a_row_is_packed_again_only_a_few_times_however_often_packing_runs
     assert written < 500 * 12
 
 
+async def test_a_short_message_at_the_end_does_not_keep_longer_ones_loose() -> None:
+    store = MemoryStore()
+    for number in range(10):
+        await store.write(partial(append, number=number))
+    short = codec.compress(codec.join_array([codec.pack("ok", None)]))
+    await store.write(lambda tx: tx.insert(Batch(tx.next_pk(Batch), 1, "", 10, 1, *short)))
+    plan = await store.read(partial(sealing.plan_blocks, after={1: 0}))
+    assert [block.items for block in plan.blocks] == [11]
+
+
 async def test_what_is_packed_already_is_not_read_again() -> None:
     store = MemoryStore()
     for number in range(300):
