@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import zip_longest
 from pathlib import Path
@@ -11,6 +12,7 @@ from ckpt_engine import CheckpointEngine
 
 from .common import Bench, Figure, disk_bytes, distinct_bytes, engine_in, steps
 
+_SAME = 10  # seconds: twice the time after which a thread counts as idle
 CONVERSATIONS = Path(__file__).parents[2] / "shared" / "data" / "tau_airline_gpt4o.jsonl"
 
 
@@ -47,13 +49,25 @@ async def _conversations(bench: Bench) -> list[Figure]:
         bench.advance(f"disk: {len(threads)} recorded conversations, interleaved")
         await _interleaved(engine, threads)
         before = disk_bytes(engine.url)
+        bench.advance("disk: until nothing more is packed by itself")
+        idle = await _at_rest(engine.url)
         await engine.optimize()
         after = disk_bytes(engine.url)
     name, note = "disk / distinct, recorded conversations", f"distinct {_mb(distinct)}"
     return [
         Figure(f"{name}, live", 1.4, before / distinct, note=f"{_mb(before)}, {note}"),
+        Figure(f"{name}, idle", 1.0, idle / distinct, note=f"{_mb(idle)}, {note}"),
         Figure(f"{name}, optimized", 1.0, after / distinct, note=f"{_mb(after)}, {note}"),
     ]
+
+
+async def _at_rest(url: str) -> int:
+    """Return the bytes of a database once they have stayed the same for a while."""
+    sizes = [disk_bytes(url)]
+    while len(sizes) < _SAME or len(set(sizes[-_SAME:])) > 1:
+        await asyncio.sleep(1)
+        sizes.append(disk_bytes(url))
+    return sizes[-1]
 
 
 async def _interleaved(engine: CheckpointEngine, threads: list[list[Any]]) -> None:

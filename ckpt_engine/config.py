@@ -23,7 +23,9 @@ class SnapshotConfig:
 
     Attributes:
         triggers: Which triggers take a snapshot; the others do nothing.
-        retention: What :meth:`collect` keeps, applied by itself as checkpoints come in.
+        retention: What :meth:`collect` keeps. Applied by itself to sessions that checkpoints come
+            to: after so many, when they come to rest, and on closing; not to those that nobody
+            touches any more.
         delta_snapshots: Store the state as differences; else whole each time.
         max_snapshot_size_mb: Largest snapshot in megabytes, encoded; no limit when absent.
         logs: Keys of the state that hold lists which grow by appending.

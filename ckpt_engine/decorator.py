@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .checks import check_name, checked_tags
@@ -27,9 +27,11 @@ class Decorator(Protocol):
     """What :func:`snapshot_on` returns: the decorated function is async, whatever it was."""
 
     @overload
-    def __call__(self, work: Callable[_P, Awaitable[_R]]) -> Callable[_P, Awaitable[_R]]: ...
+    def __call__(
+        self, work: Callable[_P, Awaitable[_R]]
+    ) -> Callable[_P, Coroutine[Any, Any, _R]]: ...
     @overload
-    def __call__(self, work: Callable[_P, _R]) -> Callable[_P, Awaitable[_R]]: ...
+    def __call__(self, work: Callable[_P, _R]) -> Callable[_P, Coroutine[Any, Any, _R]]: ...
 
 
 def snapshot_on(
@@ -60,6 +62,8 @@ def snapshot_on(
     Raises:
         InvalidRequest: What is decorated is no function or a generator, a call names no thread, or
             something else is of the wrong type.
+        CheckpointError: A checkpoint cannot be taken; of the one after, the function has done its
+            work by then, which a note on the error says.
 
     Example:
         @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="chat")
@@ -78,7 +82,7 @@ def snapshot_on(
     if interval_seconds is not None:
         interval_wait(0, 0, interval_seconds)
 
-    def decorate(work: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    def decorate(work: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
         called = _checked_name(work)
         try:
             signature = inspect.signature(work)
@@ -123,7 +127,13 @@ def _checked_name(work: Any) -> str:
 
 
 async def _in_thread(work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    result = await asyncio.to_thread(work, *args, **kwargs)
+    def call() -> Any:
+        try:
+            return work(*args, **kwargs)
+        except StopIteration as stop:  # which no future can carry
+            raise RuntimeError("the function raised StopIteration") from stop
+
+    result = await asyncio.to_thread(call)
     return await result if inspect.isawaitable(result) else result
 
 
@@ -136,7 +146,11 @@ def _thread_of(
 ) -> str:
     if callable(named):
         return named(*args, **kwargs)
-    own = signature.bind(*args, **kwargs).arguments.get("thread_id") if signature else None
+    own = kwargs.get("thread_id")
+    if own is None and signature is not None:
+        call = signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        own = call.arguments.get("thread_id")
     scope = current_scope()
     around = scope.thread_id if scope is not None and scope.engine is engine else None
     for found in (named, own, around):

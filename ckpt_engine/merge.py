@@ -99,11 +99,19 @@ class MergeConflict:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The outcome; ``conflicts`` are those that nothing resolved, and hold our value meanwhile."""
+    """The outcome.
+
+    Attributes:
+        messages: The conversation.
+        state: The state.
+        conflicts: Those that nothing resolved; our value stands there meanwhile.
+        resolved: Keys, of conflicts that the strategy decided.
+    """
 
     messages: list[Any]
     state: dict[str, Any]
     conflicts: tuple[MergeConflict, ...] = ()
+    resolved: tuple[str, ...] = ()
 
 
 def merge_content(
@@ -154,7 +162,7 @@ def merge_content(
         messages = list(theirs.messages) if disputed else messages
         for conflict in state_conflicts:
             _put(state, conflict.key, conflict.theirs)
-    return Merged(messages, state)
+    return Merged(messages, state, resolved=tuple(conflict.key for conflict in conflicts))
 
 
 def merge_state(

@@ -40,8 +40,9 @@ class CollectReport:
         kept: Reason -> how many stay for it.
         bytes_freed: Bytes by which the store shrank (0 in a dry run); where it has a log, its file
             gets shorter once that is written back.
-        messages_kept: Messages of dropped checkpoints that stay: later ones hold them too, or they
-            stand in one row with such (which is cut once over half of it is of no use).
+        messages_kept: Messages of checkpoints that are gone, now or since an earlier collection,
+            which stay: later ones hold them too, or they stand in one row with such (which is cut
+            once over half of it is of no use).
         dry_run: Whether nothing was done.
     """
 

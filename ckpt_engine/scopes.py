@@ -81,6 +81,7 @@ class Scope:
         outermost = self._line()[0]
         self._turn: asyncio.Lock = asyncio.Lock() if outermost is self else outermost._turn
         self._pending: dict[int, _Pending] = {} if outermost is self else outermost._pending
+        self._open: list[Scope] = [] if outermost is self else outermost._open
 
     @property
     def depth(self) -> int:
@@ -122,6 +123,12 @@ class Scope:
             raise InvalidRequest(f"{self._called} has ended: take its engine's snapshot instead")
         check_text(phase, "phase")
         trigger = self._trigger if trigger is None else parse_trigger(trigger)
+        return await self._taken(trigger, phase, given)
+
+    async def _taken(
+        self, trigger: SnapshotTrigger, phase: str, given: dict[str, Any]
+    ) -> str | None:
+        """Take a checkpoint to its end, also where the caller is cancelled."""
         taking = asyncio.create_task(self._take(trigger, phase, given))
         try:
             return await asyncio.shield(taking)
@@ -172,27 +179,28 @@ class Scope:
         """Take the exit checkpoint; a result that cannot be stored is left out, with the reason."""
         try:
             try:
-                await self.snapshot(phase="exit", tools_result=self.result, tags=self._tags)
+                await self._exit(tools_result=self.result)
             except (Unstorable, TooLarge) as refusal:
                 if self.result is None:
                     raise
                 _log.warning("result of %s left out of its checkpoint: %s", self._called, refusal)
-                refused = {"result_refused": str(refusal)}
-                await self.snapshot(phase="exit", metadata=refused, tags=self._tags)
-        except BaseException:
+                await self._exit(metadata={"result_refused": str(refusal)})
+        except Exception as trouble:
             self._forget_pending()
+            trouble.add_note(f"{self._called} had done its work; only the checkpoint is missing")
             raise
 
     async def _fail(self, error: BaseException) -> None:
         """Record the error in the exit checkpoint; what stops that must not hide the error."""
         try:
-            await self.snapshot(
-                phase="exit", metadata={"exception": _described(error)}, tags=self._tags
-            )
+            await self._exit(metadata={"exception": _described(error)})
         except Exception as trouble:  # noqa: BLE001 - the work's own error is the one to raise
             _log.warning("%s failed, and so did recording it: %s", self._called, trouble)
             error.add_note(f"not recorded in a checkpoint: {trouble}")
             self._forget_pending()
+
+    async def _exit(self, **given: Any) -> None:
+        await self._taken(self._trigger, "exit", {**given, "tags": self._tags})
 
     def _forget_pending(self) -> None:
         """Let go of what this scope could not commit, so that it does not stop those around it."""
@@ -208,9 +216,16 @@ def _described(error: BaseException) -> dict[str, Any]:
     return {
         "type": type(error).__qualname__,
         "module": type(error).__module__,
-        "message": str(error),
+        "message": _text_of(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (it is somebody else's method)
+        return "(it cannot be shown)"
 
 
 _scope: ContextVar[Scope | None] = ContextVar("ckpt_scope", default=None)
@@ -237,9 +252,9 @@ async def snapshot_scope(
     """Take a checkpoint on entering and one on leaving; an exception is recorded and re-raised.
 
     While the body runs, a checkpoint with trigger ``INTERVAL`` is taken whenever that long has
-    passed without one, if that trigger is enabled. Scopes nest; an inner one leaves the intervals
-    to the outer one on the same thread, and what is appended to either goes with the next
-    checkpoint of any of them.
+    passed without one, if that trigger is enabled. Scopes nest: what is appended to one goes with
+    the next checkpoint of any of them on the same thread, and an inner one leaves the intervals to
+    the outer one, which takes them of the innermost that is open.
 
     Args:
         engine: Where the checkpoints go.
@@ -255,6 +270,7 @@ async def snapshot_scope(
 
     Raises:
         InvalidRequest: The interval is not greater than 0, or something else is of the wrong type.
+        CheckpointError: A checkpoint cannot be taken; of the last one, the body is done by then.
 
     Example:
         async with engine.snapshot_scope("chat", name="research") as scope:
@@ -277,6 +293,7 @@ async def snapshot_scope(
     )
     scope.interval = _interval(scope, interval_seconds)
     await scope.snapshot(phase="enter")
+    scope._open.append(scope)
     token = _scope.set(scope)
     stop = asyncio.Event()
     ticking = asyncio.create_task(_tick(scope, stop)) if scope.interval else None
@@ -285,6 +302,8 @@ async def snapshot_scope(
             yield scope
         finally:
             _scope.reset(token)
+            scope._ended = True
+            scope._open.remove(scope)
             stop.set()
             if ticking:
                 await asyncio.shield(ticking)
@@ -295,8 +314,6 @@ async def snapshot_scope(
         raise
     else:
         await scope._leave()
-    finally:
-        scope._ended = True
 
 
 def _interval(scope: Scope, given: float | None) -> float | None:
@@ -324,10 +341,12 @@ async def _tick(scope: Scope, stop: asyncio.Event) -> None:
 
 
 async def _take_interval(scope: Scope) -> None:
-    if interval_wait(scope.newest, time.monotonic(), scope.interval or 0) > 0:
+    if scope._ended or interval_wait(scope.newest, time.monotonic(), scope.interval or 0) > 0:
         return  # something else was taken meanwhile
+    within = (inner for inner in reversed(scope._open) if scope in inner._line())
+    innermost = next(within, scope)
     try:
-        await scope.snapshot(SnapshotTrigger.INTERVAL, phase="interval")
+        await innermost.snapshot(SnapshotTrigger.INTERVAL, phase="interval")
     except Exception:  # noqa: BLE001 - the work goes on without it
         _log.warning("no interval checkpoint on %s", scope.thread_id, exc_info=True)
         scope.newest = time.monotonic()

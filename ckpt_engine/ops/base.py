@@ -67,6 +67,10 @@ class EngineBase:
         Another process may have repacked or collected what was remembered.
         """
         self._check_open()
+        return await self._read_anyway(work)
+
+    async def _read_anyway(self, work: Callable[[Source], T]) -> T:
+        """Do as :meth:`_read`, while the engine is being closed too."""
         try:
             return await self._store.read(lambda tx: work(Source(self._caches, tx)))
         except Corrupted:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ from ..reports import CollectReport
 from ..retention import Candidates, KeepAll, OnDemand, RetentionPolicy, check_policy
 from ..retention_plan import KeepReason, plan_retention
 from ..store import HeadMoveRow, In, Pin, RunRow, Store, TagRow, ThreadRow, Tx
+from .cache import Lru
 from .dropping import check_unneeded, drop_checkpoints, drop_content, drop_states
 from .place import Placed, StaleError
 from .prepare import now_ms
@@ -26,14 +29,16 @@ from .read import moment
 from .session import Session, load, picked, times_of
 from .source import Source
 from .sweeping import Sweep, sweep_for
-from .upkeep import Upkeep
+from .upkeep import AT_CLOSING, Upkeep
 
 __all__ = ["Collecting"]
 
 _log = logging.getLogger("ckpt_engine")
 _CHUNK = 2500  # checkpoints that are removed in one write, so that others need not wait
 _ATTEMPTS = 20
-_FEWEST = 32  # checkpoints between two collections that run by themselves
+_FEWEST = 32  # checkpoints between two collections that run by themselves while an agent works
+_READ = 8  # checkpoints that may be looked at, on average, for each that was committed
+_IDLE = 5.0  # seconds without a commit after which a session is at rest, where none are configured
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -71,6 +76,21 @@ class _Times(OnDemand[datetime]):
         return moment(self._read[n])
 
 
+@dataclass(slots=True)
+class _Since:
+    """What this process committed to a session since it was last collected.
+
+    Attributes:
+        size: How many checkpoints it has, as far as is known; at least those of its largest thread.
+        commits: How many of them are new.
+        newest: When the last one was committed, in seconds.
+    """
+
+    size: int
+    commits: int = 0
+    newest: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
     """What a collection of one session does.
@@ -93,8 +113,8 @@ class Collecting(Upkeep):
 
     def __init__(self, store: Store, config: SnapshotConfig) -> None:
         super().__init__(store, config)
-        self._since: dict[int, int] = {}  # session -> checkpoints since it was collected
-        self._enough: dict[int, int] = {}
+        self._since: dict[int, _Since] = {}  # by session
+        self._kept: Lru[int, int] = Lru(10_000)  # session -> how many the last collection kept
 
     async def collect(
         self,
@@ -163,7 +183,8 @@ class Collecting(Upkeep):
     ) -> _Plan:
         gone: list[bytes] = []  # by plans that were overtaken
         for _ in range(_ATTEMPTS):
-            plan = await self._read(partial(_plan, session=session, policy=policy, only=only))
+            look = partial(_plan, session=session, policy=policy, only=only)
+            plan = await self._read_anyway(look)
             if dry_run or not plan.ids:
                 return replace(plan, ids=gone + plan.ids)
             try:
@@ -191,27 +212,57 @@ class Collecting(Upkeep):
         if isinstance(self.config.retention, KeepAll):
             return
         session = placed.thread.session
-        self._since[session] = self._since.get(session, 0) + 1
-        if self._since[session] >= self._enough.get(session, _FEWEST):
+        since = self._since.get(session)
+        if since is None:
+            since = self._since[session] = _Since(self._kept.get(session) or 0)
+        since.commits += 1
+        since.newest = self._newest
+        since.size = max(since.size, placed.thread.n_cp)
+        if since.commits >= self._enough(session):
             self._work.set()
         self._begin_upkeep()
 
+    def _enough(self, session: int) -> int:
+        """Return after how many commits a session is collected: the cost of each stays the same."""
+        return max(_FEWEST, (self._kept.get(session) or 0) // 4)
+
     async def _tidy(self) -> None:
         await super()._tidy()
+        quiet = time.monotonic() - (self.config.idle_seal_seconds or _IDLE)
         for session, since in list(self._since.items()):
-            if self._closed or since < self._enough.get(session, _FEWEST):
-                continue
-            self._since[session] = 0
-            try:
-                plan = await self._collect_one(session, self.config.retention, None, dry_run=False)
-            except InvalidRequest as err:
-                _log.warning("session %s cannot be collected: %s", session, err)
-            except CheckpointError as err:
-                _log.info("collection of session %s is put off: %s", session, err)
-            else:
-                self._freed = self._freed or bool(plan.ids)
-                # a quarter more than was kept: the cost a checkpoint stays the same
-                self._enough[session] = max(_FEWEST, sum(plan.counts.values()) // 4)
+            if self._closed:
+                return
+            if since.commits >= self._enough(session):
+                await self._collect_by_itself(session)
+            elif since.newest < quiet:
+                await self._collect_at_rest(session, since)
+
+    async def _end_upkeep(self) -> None:
+        await super()._end_upkeep()
+        deadline = time.monotonic() + AT_CLOSING
+        for session, since in list(self._since.items()):
+            if time.monotonic() > deadline:
+                return
+            await self._collect_at_rest(session, since)
+
+    async def _collect_at_rest(self, session: int, since: _Since) -> None:
+        """Collect a session that nothing more is committed to for now, if that is worth it."""
+        if random.random() * since.size < _READ * since.commits:  # noqa: S311  (nothing secret)
+            await self._collect_by_itself(session)
+        else:
+            del self._since[session]
+
+    async def _collect_by_itself(self, session: int) -> None:
+        del self._since[session]
+        try:
+            plan = await self._collect_one(session, self.config.retention, None, dry_run=False)
+        except InvalidRequest as err:
+            _log.warning("session %s cannot be collected: %s", session, err)
+        except CheckpointError as err:
+            _log.info("collection of session %s is put off: %s", session, err)
+        else:
+            self._freed = self._freed or bool(plan.ids)
+            self._kept.put(session, sum(plan.counts.values()))
 
 
 def _sessions(source: Source, name: str | None) -> list[int]:

@@ -127,7 +127,8 @@ class Drafting(Forgetting):
         )
         meta, result, fmt, blobs = prepare.finish(given, log)
         if self.config.max_snapshot_size_mb is not None:
-            size = _size([meta, result, row[1] if row else None], logs, [blobs, state_blobs])
+            size = _size([meta, row[1] if row else None], logs, [blobs, state_blobs])
+            size += prepare.result_size(result, fmt)
             codec.check_size(size, self.config.max_snapshot_size_mb)
         return Draft(
             parents=parents,

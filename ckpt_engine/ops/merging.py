@@ -59,6 +59,7 @@ class Merging(Writing):
             MergeConflictError: Both sides changed something; ``conflicts`` lists what.
             InvalidRequest: ``strategy``, ``reducers`` or ``metadata`` is none.
             NotInSession: The threads belong to different sessions.
+            Exception: What a reducer raises; nothing is merged.
             CheckpointNotFound: One of them has no checkpoint.
 
         Example:
@@ -144,9 +145,7 @@ class Merging(Writing):
                 f'{keys}; choose strategy="ours" or "theirs"{more}',
                 merged.conflicts,
             )
-        if strategy != "raise":
-            found = merge_content(*three, strategy="raise", reducers=reducers, logs=logs)
-            resolved += [conflict.key for conflict in found.conflicts]
+        resolved += merged.resolved
         schema = self._schema(source, [ours, theirs])
         draft = self._draft(
             source,

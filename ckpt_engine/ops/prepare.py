@@ -403,6 +403,15 @@ def _result(value: Any, log: LogDraft, blobs: codec.Blobs) -> tuple[bytes, int]:
     return bytes((code,)) + body, STORED
 
 
+def result_size(result: bytes | None, fmt: int) -> int:
+    """Return how many bytes a result takes before compression; few where it is in the messages."""
+    if result is None:
+        return 0
+    if fmt == STORED:
+        return codec.content_size(result[0], result[1:])
+    return codec.content_size(codec.ZSTD, result) if fmt == AGAINST else len(result)
+
+
 def dictionary_of(own: Sequence[bytes], blobs: Mapping[bytes, bytes]) -> bytes:
     """Return what a result is compressed against: a step's own messages and their large values."""
     named = sorted(codec.references(codec.join_array(own)))

@@ -46,7 +46,7 @@ class Sweep:
         batches: Batches that nothing needs any more.
         trims: Batches of which over half is dead -> what is live in them.
         lineages: Lineages that nothing needs any more.
-        items_kept: Messages of dropped checkpoints that others still need.
+        items_kept: Messages that stay without the checkpoint that added them.
     """
 
     session: int
@@ -79,7 +79,6 @@ def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sw
     live = live_intervals(tx, session, kept)
     batches, trims, items = dead_batches(tx, session, live, share=0.5)
     cids = list(compress(session.cids, goes))
-    own = list(compress(session.own, goes))
     owners = {pk: lineage.thread for pk, lineage in session.lineages.items()}
     return Sweep(
         session=root,
@@ -92,8 +91,30 @@ def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sw
         batches=batches,
         trims=trims,
         lineages=dead_lineages(session, kept, live),
-        items_kept=max(0, sum(own) + own.count(-1) - items),
+        items_kept=max(0, items - _own_messages(tx, session, kept)),
     )
+
+
+def _own_messages(tx: Tx, session: Session, checkpoints: Sequence[int]) -> int:
+    """Return how many messages of a session's logs these checkpoints added themselves."""
+    plain = [n for n in checkpoints if session.own[n] >= 0 and n not in session.further]
+    others = [n for n in checkpoints if session.own[n] < 0 or n in session.further]
+    total = sum(picked(session.own, plain))
+    if not others:
+        return total
+    firsts = {n: first for n in others if (first := session.firsts[n]) is not None}
+    cids = In(picked(session.cids, {*others, *firsts.values()}))
+    length = dict(zip(*tx.columns(CheckpointRow, "cid", "length", cid=cids), strict=True))
+    lines = set(session.lineage)
+    for n in others:
+        first, lineage = firsts.get(n), session.lineage[n]
+        if first is not None and session.lineage[first] == lineage:
+            before = length[session.cids[first]]
+        else:
+            pieces = inherited_pieces(session.lineages[lineage]).get(MESSAGES, [])
+            before = sum(piece.stop - piece.start for piece in pieces if piece.lineage in lines)
+        total += length[session.cids[n]] - before
+    return total
 
 
 def _ended(session: Session, dropped: Iterable[int]) -> dict[int, int]:
@@ -195,7 +216,7 @@ def dead_batches(
         share: Rows of which more than this is dead are worth cutting.
 
     Returns:
-        Rows that go; rows to cut -> what is live in them; how many messages go with both.
+        Rows that go; rows to cut -> what is live in them; how many messages are left after both.
     """
     batches: list[int] = []
     trims: dict[int, Intervals] = {}
@@ -205,14 +226,14 @@ def dead_batches(
     )
     for pk, lineage, log, pos, n in zip(*found, strict=True):
         parts = live_parts(pos, n, live.get((lineage, log), ()))
-        dead = n - sum(stop - start for start, stop in parts)
+        left = sum(stop - start for start, stop in parts)
         if not parts:
             batches.append(pk)
-        elif dead > share * n:
+        elif n - left > share * n:
             trims[pk] = parts
         else:
-            continue
-        items += dead if log == MESSAGES else 0
+            left = n
+        items += left if log == MESSAGES else 0
     return batches, trims, items
 
 

@@ -20,10 +20,12 @@ from .base import EngineBase
 from .cache import Lru
 from .place import Placed
 
-__all__ = ["Upkeep"]
+__all__ = ["AT_CLOSING", "Upkeep"]
 
 _log = logging.getLogger("ckpt_engine")
-_AT_CLOSING = 0.5  # seconds that closing may spend on packing
+AT_CLOSING = 0.5
+"""Seconds after which closing begins nothing more of what can wait for the next time."""
+
 _ENOUGH = 32  # loose rows of a lineage that are packed when there is time
 _AT_LAST = 128  # that are packed however busy the agents are
 _LULL = 0.1  # seconds without a commit after which there is time to pack
@@ -164,7 +166,7 @@ class Upkeep(EngineBase):
         if task is not None and not task.done():
             self._work.set()
             await task
-        deadline = time.monotonic() + _AT_CLOSING
+        deadline = time.monotonic() + AT_CLOSING
         try:
             while time.monotonic() < deadline and self._loose:
                 await self._seal(list(islice(self._loose, sealing.TOGETHER)))

@@ -220,6 +220,21 @@ class BranchingContract(ContractBase):
         await engine.merge_branch(side, "t", **given)
         assert (await engine.get_latest("t")).state == {"k": value}
 
+    @pytest.mark.parametrize("strategy", ["raise", "ours", "theirs"])
+    async def test_a_reducer_is_called_once(self, engine: CheckpointEngine, strategy: Any) -> None:
+        """It may well change what it is given."""
+
+        def joined(base: list[int], ours: list[int], theirs: list[int]) -> list[int]:
+            ours.extend(theirs[len(base) :])
+            return ours
+
+        (first,) = await _said(engine, "t", "hello", state={"list": [1]})
+        side = (await engine.branch(first, "side")).id
+        await engine.snapshot("t", state={"list": [1, 2]})
+        await engine.snapshot(side, state={"list": [1, 3]})
+        await engine.merge_branch(side, "t", strategy=strategy, reducers={"list": joined})
+        assert (await engine.get_latest("t")).state == {"list": [1, 2, 3]}
+
     async def test_a_criss_cross_merge_takes_each_message_once(
         self, engine: CheckpointEngine
     ) -> None:

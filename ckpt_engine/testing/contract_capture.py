@@ -12,7 +12,7 @@ import pytest
 from ..config import SnapshotConfig
 from ..errors import InvalidRequest, Unstorable
 from ..model import CheckpointInfo, SnapshotTrigger
-from ..scopes import current_scope
+from ..scopes import Scope, current_scope
 from .contract_base import ContractBase, OpenEngine, contents, say
 
 if TYPE_CHECKING:
@@ -174,6 +174,48 @@ class CaptureContract(ContractBase):
                 await work(ValueError("broke"))
         assert (await engine.get_latest("t")).messages == ["said"]
 
+    async def test_what_a_scope_accepts_is_committed_also_while_it_ends(
+        self, engine: CheckpointEngine
+    ) -> None:
+        accepted: list[int] = []
+
+        async def later(scope: Scope) -> None:
+            while True:
+                await asyncio.sleep(0)
+                scope.append(len(accepted))
+                accepted.append(len(accepted))
+                begun.set()
+
+        begun = asyncio.Event()
+        async with engine.snapshot_scope("t") as scope:
+            task = asyncio.create_task(later(scope))
+            await begun.wait()
+        with pytest.raises(InvalidRequest, match="has ended"):
+            await task
+        assert (await engine.get_latest("t")).messages == accepted
+        assert _phases(await _points(engine)) == ["enter", "exit"]
+
+    @pytest.mark.parametrize("turns", range(8))
+    async def test_what_a_scope_without_checkpoints_leaves_goes_with_the_outer_one(
+        self, engine: CheckpointEngine, turns: int
+    ) -> None:
+        unused = SnapshotTrigger.TASK_BOUNDARY  # not enabled
+
+        async def work() -> None:
+            async with engine.snapshot_scope("t", trigger=unused) as inner:
+                inner.append("said")
+                said.set()
+
+        async with engine.snapshot_scope("t"):
+            said = asyncio.Event()
+            task = asyncio.create_task(work())
+            await said.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+        assert (await engine.get_latest("t")).messages == ["said"]
+
     async def test_whatever_ends_the_work_is_recorded(self, engine: CheckpointEngine) -> None:
         class GoneError(BaseException):
             """Such as those with which test runners give up."""
@@ -271,6 +313,39 @@ class CaptureContract(ContractBase):
         for n in (2, 3):
             assert (await engine.get_latest(f"thread {n}")).tools_result == 2 * n
 
+    async def test_the_decorator_finds_a_thread_by_default_and_among_further_arguments(
+        self, engine: CheckpointEngine
+    ) -> None:
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL)
+        async def search(query: str, thread_id: str = "by default") -> str:
+            return query
+
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL)
+        async def look(**given: str) -> str:
+            return given["query"]
+
+        assert await search("one") == "one"
+        assert await look(query="two", thread_id="given") == "two"
+        found = [(await engine.get_latest(name)).tools_result for name in ("by default", "given")]
+        assert found == ["one", "two"]
+
+    async def test_whatever_is_raised_is_recorded_and_reaches_the_caller(
+        self, engine: CheckpointEngine
+    ) -> None:
+        class SilentError(Exception):
+            def __str__(self) -> str:
+                raise NotImplementedError
+
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="t")
+        def broken(failure: Exception) -> None:
+            raise failure
+
+        for failure, seen in ((StopIteration(), RuntimeError), (SilentError(), SilentError)):
+            with pytest.raises(seen):
+                await asyncio.wait_for(broken(failure), 60)
+            recorded = (await engine.get_latest("t")).metadata["exception"]
+            assert recorded["type"].endswith(seen.__name__)
+
     async def test_the_decorator_records_what_is_raised(self, engine: CheckpointEngine) -> None:
         @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="t")
         def broken() -> None:
@@ -353,7 +428,7 @@ class CaptureContract(ContractBase):
             assert go_on.wait(30)
             return "done"
 
-        running = asyncio.ensure_future(slow())
+        running = asyncio.create_task(slow())
         await _until(engine, "interval", 2)
         go_on.set()
         assert await running == "done"
@@ -369,13 +444,17 @@ class CaptureContract(ContractBase):
         with pytest.raises(InvalidRequest, match="interval"):
             await engine.snapshot_scope("t", interval_seconds=0).__aenter__()
 
-    async def test_the_configured_interval_is_left_to_the_outermost_scope(
-        self, opened: OpenEngine
-    ) -> None:
+    async def test_intervals_have_what_the_innermost_scope_has(self, opened: OpenEngine) -> None:
         config = SnapshotConfig(triggers=frozenset(SnapshotTrigger), interval_seconds=0.02)
         engine = await opened(config)
-        outer, inner = (engine.snapshot_scope("t", name=name) for name in ("outer", "inner"))
-        async with outer, inner:
-            await _until(engine, "interval", 2)
-        points = await _points(engine)
-        assert {p.node for p in points if p.trigger == SnapshotTrigger.INTERVAL} == {"outer"}
+        said: list[str] = []
+        async with engine.snapshot_scope("t", name="outer"):
+            async with engine.snapshot_scope("t", name="inner", messages=said) as inner:
+                said.append("deep inside")
+                await _until(engine, "interval", 2)
+                taken = list(inner.checkpoints)
+            await _until(engine, "interval", len(taken) + 1)
+        points = [p for p in await _points(engine) if p.trigger == SnapshotTrigger.INTERVAL]
+        assert {p.node for p in points if p.id in taken} == {"inner"}
+        assert points[-1].node == "outer"
+        assert (await engine.get(taken[-1])).messages == ["deep inside"]

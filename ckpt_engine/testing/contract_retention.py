@@ -124,6 +124,28 @@ class RetentionContract(ContractBase):
             assert taken < 2000, "nothing was ever collected"
         await _reads(engine, (await engine.get_latest("t")).id, range(taken))
 
+    async def test_however_short_they_are_processes_leave_no_more_than_is_kept(
+        self, opened: OpenEngine
+    ) -> None:
+        if not self.durable:
+            pytest.skip("nothing is kept")
+        config = SnapshotConfig(retention=KEEP_LAST_N(5))
+        for start in range(0, 40, 10):
+            engine = await opened(config)
+            await _said(engine, "t", 10, start)
+            await engine.close()
+            engine = await opened()
+            assert len(await _left(engine, "t")) == 5
+            await engine.close()
+
+    async def test_it_is_said_what_stays_of_checkpoints_that_are_gone(self, engine: Any) -> None:
+        await _said(engine, "t", 10)
+        assert (await engine.collect(KEEP_LAST_N(3))).messages_kept == 7
+        await engine.snapshot("t", messages=[say(f"anew {n}") for n in range(20)])
+        await _said(engine, "t", 1)
+        assert (await engine.collect(KEEP_LAST_N(1))).messages_kept == 20
+        assert (await engine.collect(KEEP_LAST_N(1))).messages_kept == 20
+
     async def test_space_is_reported(self, engine: Any) -> None:
         for n in range(60):
             text = f"{n:06d}" + "".join(chr(32 + (n * k * k) % 90) for k in range(3000))

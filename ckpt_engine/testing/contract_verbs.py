@@ -224,6 +224,9 @@ class VerbContract(ContractBase):
             await engine.snapshot("t", append=[say("x" * 20_000)])
         assert await engine.snapshot_safe("t", append=[say("x" * 20_000)]) is None
         assert caplog.records
+        for given in (["x" * 20_000], "y" * 20_000, {"rows": ["z"] * 20_000}):
+            with pytest.raises(TooLarge):  # however small it is when it is compressed
+                await engine.snapshot("t", tools_result=given)
         await engine.snapshot("t", append=[say("small again")])
         assert contents(await engine.get_latest("t")) == ["small", "small again"]
 

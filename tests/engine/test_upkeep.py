@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from string import ascii_letters
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from ckpt_engine import (
     SnapshotConfig,
     create_checkpoint_engine,
 )
+from ckpt_engine.ops import collecting
 from ckpt_engine.retention import Candidates, RetentionPolicy
 
 
@@ -41,6 +43,41 @@ async def test_space_comes_back_by_itself(tmp_path: Path, idle: float) -> None:
         await asyncio.wait_for(_until_small(path, 400_000), 30)
         assert (await engine.get_latest("t")).messages == [_noise(299)]
         assert (await engine.verify()).ok
+
+
+async def _until_left(engine: CheckpointEngine, thread: str, count: int) -> None:
+    while len(await engine.list_time_travel_points(thread, limit=None)) > count:
+        await asyncio.sleep(0.02)
+
+
+async def test_a_session_that_comes_to_rest_is_collected_however_short(tmp_path: Path) -> None:
+    config = SnapshotConfig(retention=KEEP_LAST_N(2), idle_seal_seconds=0.05)
+    async with await create_checkpoint_engine(str(tmp_path / "a.db"), config) as engine:
+        for n in range(5):
+            await engine.snapshot("t", append=[n])
+        await asyncio.wait_for(_until_left(engine, "t", 2), 30)
+
+
+async def test_a_long_session_is_not_read_again_for_each_few_that_come_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+    plan = collecting._plan
+
+    def counted(*args: Any, **given: Any) -> Any:
+        nonlocal looked
+        looked += 1
+        return plan(*args, **given)
+
+    monkeypatch.setattr(collecting, "_plan", counted)
+    url, policy = str(tmp_path / "a.db"), KEEP_LAST_N(2000)
+    async with await create_checkpoint_engine(url) as engine:
+        for n in range(2000):
+            await engine.snapshot("t", append=[n])
+    for _ in range(60):  # a process for each message
+        async with await create_checkpoint_engine(url, SnapshotConfig(retention=policy)) as engine:
+            await engine.snapshot("t", append=["more"])
+    assert looked < 15
 
 
 async def test_the_file_gets_shorter_after_a_collection_by_hand(tmp_path: Path) -> None:

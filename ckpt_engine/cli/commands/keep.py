@@ -152,10 +152,8 @@ def _print_collected(out: Output, reports: list[CollectReport], to_do_it: str | 
     for reason, count in kept.items():
         out.say(f"kept {count}: {reason}")
     if messages:
-        theirs = _count(messages, "message")
-        out.say(
-            f"{theirs} of theirs stay: later checkpoints have them, or need the row they are in"
-        )
+        stay = _count(messages, "message")
+        out.say(f"{stay} of checkpoints that are gone stay: later ones have them, or their rows")
     if to_do_it is not None and dropped:
         out.following(to_do_it)
     elif not dry_run:
