@@ -22,7 +22,7 @@ from ..store import (
     ThreadRow,
     Tx,
 )
-from .holders import holders_of_same
+from .holders import holders_of, large_values
 from .pins import drop_pins
 from .place import OWNER, digest_of_row
 from .session import Session, load
@@ -93,17 +93,37 @@ def erase(tx: Tx, source: Source, thread: ThreadRow, *, total: bool, at: int) ->
     found = set(session.threads) if total else _descendants(session, thread.pk)
     erasure = Erasure(thread.session, session, found)
     _decide(erasure)
+    _explain(erasure)
+    values = large_values(
+        tx,
+        source,
+        lineages=[pk for pk, row in session.lineages.items() if row.thread in found],
+        states=erasure.states(erasure.gone),
+        checkpoints=[session.cids[n] for n in erasure.gone],
+    )
+    live = _drop(tx, source, erasure)
+    _drop_lineages(tx, erasure, live)
+    names = _drop_threads(tx, erasure)
+    put_tombstones(tx, [session.ids[n] for n in erasure.victims], names, at)
+    if values:
+        _explain_values(tx, source, erasure, values)
+    return erasure
+
+
+def _drop(tx: Tx, source: Source, erasure: Erasure) -> Live:
+    """Remove checkpoints, and every state and message that no survivor of the session has.
+
+    Returns:
+        What survivors read.
+    """
+    session = erasure.session
     live = live_intervals(tx, session, erasure.survivors)
     batches, trims, _ = dead_batches(tx, session, live, share=0)
-    _explain(tx, source, erasure, batches, trims)
     former = _rewrite(tx, source, erasure)
     _drop_checkpoints(tx, [session.cids[n] for n in erasure.victims])
     _drop_states(tx, erasure, former)
     _drop_items(tx, batches, trims)
-    _drop_lineages(tx, erasure, live)
-    names = _drop_threads(tx, erasure)
-    put_tombstones(tx, [session.ids[n] for n in erasure.victims], names, at)
-    return erasure
+    return live
 
 
 def _descendants(session: Session, pk: int) -> set[int]:
@@ -138,9 +158,7 @@ def _decide(erasure: Erasure) -> None:
 # --- what stays and why ---
 
 
-def _explain(
-    tx: Tx, source: Source, erasure: Erasure, batches: list[int], trims: dict[int, Intervals]
-) -> None:
+def _explain(erasure: Erasure) -> None:
     """Say what has something of the forgotten threads, and stays since another thread owns it."""
     session = erasure.session
     for origin in session.positions(session.threads[pk].origin for pk in erasure.threads):
@@ -154,14 +172,22 @@ def _explain(
             owner = session.thread_of(n).name
             what = "joined a copy of its work" if len(parents) > 1 else "went on from it"
             erasure.kept.setdefault(erasure.id_of(n), f"thread {owner!r} {what}")
-    for row in holders_of_same(
-        tx,
-        source,
-        checkpoints=[session.cids[n] for n in erasure.victims],
-        states=erasure.states(erasure.gone),
-        batches=batches,
-        trims=trims,
-    ):
+
+
+def _explain_values(tx: Tx, source: Source, erasure: Erasure, values: set[bytes]) -> None:
+    """Say which checkpoints have a large value in common with the forgotten ones.
+
+    What only stands in rows of other sessions, and no checkpoint of theirs has any more, goes too.
+    """
+    holders = holders_of(tx, values)
+    for root in holders.leftovers:
+        _drop(tx, source, Erasure(root, load(tx, root), set()))
+    if holders.orphans:
+        tx.delete(StateRow, pk=In(list(holders.orphans)))
+        release(tx, OWNER["state"], list(holders.orphans))
+    if holders.leftovers:
+        holders = holders_of(tx, values)
+    for row in holders.checkpoints:
         erasure.kept.setdefault(id_from_bytes(row.id), "it has a large value of the same content")
 
 

@@ -145,6 +145,8 @@ class Writing(Drafting):
     async def snapshot_safe(self, thread_id: str, **given: Any) -> str | None:
         """Do as :meth:`snapshot`, but never raise: log what went wrong and return ``None``.
 
+        Where another process holds the database, it gives up after ``busy_timeout``, as that does.
+
         Example:
             assert await engine.snapshot_safe("chat", append=[object()]) is None
             assert await engine.snapshot_safe("chat", append=["hello"]) is not None

@@ -6,6 +6,7 @@ import asyncio
 import random
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -135,27 +136,66 @@ async def test_who_has_a_large_value_of_the_forgotten_is_told_wherever_it_stands
 
 
 @pytest.mark.parametrize("packed", [False, True])
-async def test_of_a_row_that_is_cut_only_what_goes_has_to_do_with_it(packed: bool) -> None:
-    """A branch goes on within a row of its own; what was before that is the other thread's."""
-    ours, theirs = (
-        {"role": "user", "content": f"{who} document " * 2000} for who in ("ours", "theirs")
-    )
+async def test_who_has_it_is_told_also_where_a_survivor_reads_the_very_row(packed: bool) -> None:
+    """The main thread goes on from within the branch: of one row a part stays, a part goes."""
+    shared, own = ({"role": "user", "content": f"{what} document " * 2000} for what in "ab")
     async with await create_checkpoint_engine("memory:") as engine:
-        elsewhere = [await engine.snapshot("elsewhere", append=[d]) for d in (ours, theirs)]
+        others = [await engine.snapshot("elsewhere", append=[d]) for d in (shared, own)]
+        other = await engine.snapshot("another", append=[{"content": "c document " * 2000}])
         await engine.snapshot("t", append=["one"])
         branch = (await engine.branch((await engine.get_latest("t")).id, "side")).id
-        first = await engine.snapshot(branch, append=[ours, "two"])
+        first = await engine.snapshot(branch, append=[shared, "two"])
         await engine.snapshot("t", parent_checkpoint_id=first, append=["three"])
-        await engine.snapshot(branch, append=[theirs])
+        await engine.snapshot(branch, append=[own])
         if packed:
             await engine.optimize()
         report = await engine.forget(thread_id=branch)
-        ours_now = (await engine.get_latest("t")).id
-        assert "went on from it" in report.kept[ours_now]
-        assert report.kept[str(elsewhere[1])] == "it has a large value of the same content"
-        assert elsewhere[0] not in report.kept
-        assert (await engine.get_latest("t")).messages == ["one", ours, "two", "three"]
+        assert "went on from it" in report.kept[(await engine.get_latest("t")).id]
+        same = {i for i, why in report.kept.items() if "same content" in why}
+        assert set(others) <= same
+        assert other not in report.kept
+        assert (await engine.get_latest("t")).messages == ["one", shared, "two", "three"]
         assert (await engine.verify()).ok
+
+
+PAD = {f"key {n}": "padding " * 3 for n in range(30)}
+BIG = {"document": f"{SECRET} " * 2000}
+LEFT: dict[str, tuple[list[dict[str, Any]], bool]] = {
+    "a state that others stand on": ([{"state": {**PAD, **BIG}}, {"state": PAD}], False),
+    "such a state, and they have it": (
+        [{"state": {**PAD, **BIG}}, {"state": {**PAD, **BIG, "n": 1}}],
+        True,
+    ),
+    "a row of messages": (
+        [{"messages": ["1", "2", "3", BIG]}, {"messages": ["1", "2", "3", "4"]}],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "memory"])
+@pytest.mark.parametrize("what", LEFT)
+async def test_what_a_collection_left_in_another_session_holds_nothing_back(
+    tmp_path: Path, what: str, backend: str
+) -> None:
+    path = tmp_path / "a.db"
+    snapshots, has_it = LEFT[what]
+    async with await create_checkpoint_engine(str(path) if backend == "sqlite" else "memory:") as e:
+        await e.snapshot("mine", append=[BIG])
+        for given in snapshots:
+            await e.snapshot("other", **given)
+        await e.collect(KEEP_LAST_N(1), session_id="other")
+        before = await e.get_latest("other")
+        report = await e.forget(session_id="mine")
+        assert list(report.kept) == ([before.id] if has_it else [])
+        after = await e.get_latest("other")
+        assert (after.messages, after.state) == (before.messages, before.state)
+        assert (await e.verify()).ok
+        await e.snapshot("other", append=["goes on"], state={**before.state, "more": 1})
+        assert (await e.get_latest("other")).state == {**before.state, "more": 1}
+        assert (await e.verify()).ok
+        if backend == "sqlite":
+            assert bool(_occurrences(_bytes_of(path), SECRET)) == has_it
 
 
 @pytest.mark.parametrize("what", ["branch", "session"])
