@@ -70,8 +70,10 @@ def summary(
         return line if row.own <= 1 else f"{line} (+{row.own - 1})"
     if edited:
         return f"conversation replaced ({row.length})"
-    result = _result(row)
-    return result if result is not None else row.node or trigger.replace("_", " ")
+    if (result := _result(row)) is not None:
+        return result
+    line, phase = row.node or trigger.replace("_", " "), metadata.get("phase")
+    return f"{line}: {short(phase, 40)}" if isinstance(phase, str) else line
 
 
 def _result(row: CheckpointRow) -> str | None:

@@ -113,6 +113,7 @@ class CaptureContract(ContractBase):
             ("outer", "exit", 0),
         ]
         assert "exception" not in points[-1].metadata
+        assert [p.summary for p in points[:2]] == ["outer: enter", "inner: enter"]
         assert [p.parents for p in points[1:]] == [(p.id,) for p in points[:-1]]
 
     async def test_what_scopes_within_each_other_append_is_in_order(
