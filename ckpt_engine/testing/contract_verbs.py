@@ -333,7 +333,8 @@ class VerbContract(ContractBase):
         assert lines[:4] == ["assistant: hi (+1)", "assistant calls f()", 'f: {"rows": 3}', "g"]
         assert lines[4].startswith("conversation replaced (1): user: anew anew")
         assert (lines[4][-1], len(lines[4])) == ("…", 127)
-        assert lines[5:] == ["as I say", "work", "work: ValueError: no", "merge of side"]
+        assert lines[5:7] == ["as I say", "work: enter"]
+        assert lines[7:] == ["work: ValueError: no", "merge of side"]
         labels = {point.step: point.labels for point in points if point.labels}
         assert labels == {4: ("edited",), 7: ("error",), 8: ("joined",)}
         whole = [await engine.get(point.id) for point in points]
