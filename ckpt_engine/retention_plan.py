@@ -1,7 +1,7 @@
 """What goes and what stays of a session, and why: from a policy a plan. Nothing here does I/O.
 
 A policy says what is wanted; the plan adds what must stay whatever the policy says, so that no
-policy can break a branch.
+policy can break a branch, and no merge of two survivors comes out differently.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class KeepReason(StrEnum):
     PINNED = "pinned"
     NEEDED = "needed"
     POLICY = "policy"
+    MERGE_BASE = "merge base"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,8 @@ def plan_retention(
             if not kept[n]:
                 kept[n] = True
                 stays[reason].append(n)
+    if checkpoints.further and (bases := _merge_bases(checkpoints, kept)):
+        stays[KeepReason.MERGE_BASE] = bases
     return RetentionPlan(
         drop=tuple(compress(range(len(kept)), flipped(kept))),
         stays=MappingProxyType({why: tuple(found) for why, found in stays.items()}),
@@ -197,3 +200,38 @@ def _shape_of_joined(checkpoints: Candidates) -> tuple[set[int], set[int]]:
         for parent in checkpoints.parents(n):
             above[parent].add(whole)
     return leaves, forks
+
+
+def _merge_bases(checkpoints: Candidates, kept: bytearray) -> list[int]:
+    """Keep each best common ancestor of two that stay, and of those again; return what that adds.
+
+    A checkpoint is none, and may go, where one of the survivors that follow it is followed by all
+    others of them. So the newest are decided first, and one pass is enough. What stays is closed
+    under :func:`~ckpt_engine.graph.merge_bases`: no merge of survivors, or of what will follow
+    them, gets another base, not even after a criss-cross, whose base is made of bases of bases.
+
+    Branch points aside, only a checkpoint that was merged, or after which lines met again, can be
+    one. Threads of which each branched once and was merged need none but their branch points; two
+    that are merged into each other again and again, no more than there are other survivors. Only
+    below a criss-cross stays all that it is made of.
+
+    Args:
+        checkpoints: A session's, with joins; without them its branch points are all the bases.
+        kept: A flag for each that stays, leaves among them; it gets those of what is added.
+    """
+    above: dict[int, set[int]] = defaultdict(set)  # survivors from each child on, as bits
+    found: list[int] = []
+    bit = 1
+    for n in sorted(range(len(kept)), key=checkpoints.steps.__getitem__, reverse=True):
+        masks = above.pop(n, {0})
+        whole = reduce(or_, masks)
+        if not kept[n] and whole not in masks:
+            kept[n] = True
+            found.append(n)
+        parents = checkpoints.parents(n)
+        if kept[n] and not all(map(kept.__getitem__, parents)):  # else no dropped one's next
+            whole |= bit
+            bit <<= 1
+        for parent in parents:
+            above[parent].add(whole)
+    return found[::-1]

@@ -126,8 +126,8 @@ class Collecting(Upkeep):
     ) -> CollectReport:
         """Remove the checkpoints that a policy does not keep.
 
-        Heads, branch points, tagged and pinned checkpoints, leaves, and whatever a survivor needs
-        are never removed.
+        Heads, branch points, tagged and pinned checkpoints, leaves, the merge bases of survivors,
+        and whatever else one needs are never removed.
 
         Args:
             policy: What to keep; the configured one when absent.

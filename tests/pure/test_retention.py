@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from ckpt_engine import retention_plan
 from ckpt_engine.errors import InvalidRequest
-from ckpt_engine.graph import GraphNode, nearest_kept
+from ckpt_engine.graph import GraphNode, merge_bases, nearest_kept
 from ckpt_engine.retention import (
     KEEP_AGE,
     KEEP_ALL,
@@ -331,6 +332,48 @@ def test_collecting_again_drops_nothing_more(
         if c.id not in dropped
     ]
     assert planned(left, policy, now=at(20), origins=origins).drop == ()
+
+
+@given(sessions(), policies)
+def test_survivors_keep_their_merge_bases_and_no_others_stay_for_it(
+    session: list[Candidate], policy: RetentionPolicy
+) -> None:
+    plan = planned(session, policy, now=at(20))
+    graph = {c.id: GraphNode(c.step, c.parents) for c in session}
+    left = {
+        i: GraphNode(graph[i].step, nearest_kept(graph[i].parents, plan.drop, graph.__getitem__))
+        for i in plan.kept
+    }
+    bases: set[str] = set()
+    for one, other in combinations(plan.kept, 2):
+        found = merge_bases([one], [other], graph.__getitem__)
+        assert merge_bases([one], [other], left.__getitem__) == found
+        bases.update(found)
+    assert {i for i, why in plan.kept.items() if why is KeepReason.MERGE_BASE} <= bases
+
+
+def in_turn(rounds: int) -> list[Candidate]:
+    """Two threads with two steps each, and a merge of one into the other, in every round."""
+    found = [Candidate("root", "a", 0, (), at(0))]
+    heads = {"a": found[0], "b": found[0]}
+    for n in range(rounds):
+        thread, other = ("a", "b") if n % 2 else ("b", "a")
+        for name, merges in (("a", False), ("b", False)) * 2 + ((thread, True),):
+            parents = (heads[name], *((heads[other],) if merges else ()))
+            step = max(p.step for p in parents) + 1
+            heads[name] = Candidate(
+                f"{name}{len(found)}", name, step, tuple(p.id for p in parents), at(len(found))
+            )
+            found.append(heads[name])
+    return found
+
+
+@pytest.mark.parametrize("policy", [KEEP_LAST_N(1), KEEP_LAST_N(5), KEEP_MILESTONES(9)])
+def test_threads_merged_in_turn_keep_few_bases(policy: RetentionPolicy) -> None:
+    session = in_turn(100)
+    plan = planned(session, policy, now=at(9999))
+    bases = [i for i, why in plan.kept.items() if why is KeepReason.MERGE_BASE]
+    assert len(bases) < len(plan.kept) - len(bases)
 
 
 def test_an_age_beyond_the_first_day_keeps_everything() -> None:

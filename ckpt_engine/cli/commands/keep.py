@@ -48,7 +48,7 @@ def gc(
 ) -> None:
     """Remove checkpoints that need not be kept; without --yes, only say which.
 
-    Heads, branch points, tagged and pinned checkpoints always stay.
+    Heads, branch points, merge bases, tagged and pinned checkpoints always stay.
     """
     if context.invoked_subcommand is not None:
         return
