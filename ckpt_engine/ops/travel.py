@@ -25,7 +25,7 @@ from .called import thread_called
 from .prepare import TRIGGERS, now_ms
 from .roots import make_branch
 from .source import Source
-from .walk import ancestors, frontier
+from .walk import ancestors, at_most, frontier
 
 __all__ = ["UNSET", "Travel", "Unset", "check_head", "head_of"]
 
@@ -172,11 +172,14 @@ class Travel(EngineBase):
         return await self._read(result)
 
     async def time_travel_to_step(self, thread_id: str, step: int) -> Checkpoint:
-        """Return the newest checkpoint at or before a step on the head's own path.
+        """Return the newest checkpoint at or before a step on the head's own line.
+
+        That is the line of first parents: what was merged into it, or done beside it, has steps of
+        its own, which are found on its own thread, or with :meth:`frontier_at`.
 
         Raises:
             InvalidRequest: That is no step.
-            CheckpointNotFound: The path begins after that step.
+            CheckpointNotFound: The line begins after that step.
 
         Example:
             for n in range(3):
@@ -187,9 +190,9 @@ class Travel(EngineBase):
 
         def find(source: Source) -> Checkpoint:
             thread = source.thread(thread_id)
-            for row in ancestors(source, [head_of(source, thread)]):
-                if row.step <= step:
-                    return read.checkpoint(source, row)
+            row = at_most(source, head_of(source, thread), step)
+            if row is not None:
+                return read.checkpoint(source, row)
             whose = thread_called(source, thread)
             raise CheckpointNotFound(f"{whose} has no checkpoint at or before step {step}")
 

@@ -13,7 +13,7 @@ from ..store import CheckpointRow, Edge, In, Lineage, ThreadRow, Upto
 from .called import thread_called
 from .source import Source
 
-__all__ = ["ancestors", "frontier", "own_rows", "session_lineages", "thread_tips"]
+__all__ = ["ancestors", "at_most", "frontier", "own_rows", "session_lineages", "thread_tips"]
 
 _PAGE = 64
 
@@ -153,12 +153,12 @@ def frontier(source: Source, thread: ThreadRow, step: int) -> list[CheckpointRow
         CheckpointNotFound: Nothing was done up to there.
     """
     tips = thread_tips(source, thread)
-    starts = [_at_most(source, tip, step) for tip in tips]
+    starts = [at_most(source, tip, step) for tip in tips]
     for row in ancestors(source, tips):
         if row.step <= step:
             break
         if row.nparents > 1:
-            starts += [_at_most(source, parent, step) for parent in source.parents(row)]
+            starts += [at_most(source, parent, step) for parent in source.parents(row)]
     unique = {row.cid: row for row in starts if row is not None}
     if not unique:
         whose = thread_called(source, thread)
@@ -166,7 +166,7 @@ def frontier(source: Source, thread: ThreadRow, step: int) -> list[CheckpointRow
     return _unfollowed(source, list(unique.values()))
 
 
-def _at_most(source: Source, row: CheckpointRow, step: int) -> CheckpointRow | None:
+def at_most(source: Source, row: CheckpointRow, step: int) -> CheckpointRow | None:
     """Return the newest checkpoint up to ``step`` on a checkpoint's line of first parents."""
     if row.step <= step:
         return row

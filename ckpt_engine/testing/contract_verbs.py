@@ -351,6 +351,23 @@ class VerbContract(ContractBase):
         with pytest.raises(CheckpointNotFound):
             await engine.time_travel_to_step("t", -1)
 
+    async def test_the_steps_of_what_was_merged_are_not_those_of_the_line(
+        self, engine: CheckpointEngine
+    ) -> None:
+        main = [str(await engine.snapshot("t", append=[say(f"m{n}")])) for n in range(3)]
+        branch = await engine.branch(main[0], "side")
+        side = [str(await engine.snapshot(branch.id, append=[say(f"b{n}")])) for n in range(5)]
+        await engine.merge_branch(branch.id, "t")
+        line = [*main, main[2], main[2], main[2], (await engine.get_latest("t")).id]
+        for step, expected in enumerate([*line, line[-1]]):
+            assert (await engine.time_travel_to_step("t", step)).id == expected
+        for step, expected in enumerate([main[0], *side]):
+            assert (await engine.time_travel_to_step(branch.id, step)).id == expected
+        await engine.snapshot("t", append=[say("after")])
+        assert contents(await engine.time_travel_to_step("t", 5)) == ["m0", "m1", "m2"]
+        await engine.collect(KEEP_LAST_N(1), thread_id="t")
+        assert (await engine.time_travel_to_step("t", 6)).id == main[0]
+
     async def test_ids_can_be_shortened(self, engine: CheckpointEngine) -> None:
         ids = [str(await engine.snapshot("t")) for _ in range(3)]
         assert (await engine.resolve(ids[1])).id == ids[1]
