@@ -160,9 +160,11 @@ def relinked(session: Session, gone: set[int]) -> dict[int, list[int]]:
 def _has_join(session: Session, start: int, gone: set[int]) -> bool:
     at = start
     while at in gone:
+        if at in session.joined:  # also one whose first line is gone, with a single parent
+            return True
         parents = session.parents(at)
-        if len(parents) != 1:
-            return bool(parents)
+        if not parents:
+            return False
         at = parents[0]
     return False
 

@@ -164,6 +164,25 @@ async def test_a_parent_of_a_join_stays_known_where_the_first_line_is_gone(
         assert (await engine.verify()).problems == ()
 
 
+async def test_what_follows_a_join_keeps_its_only_parent_when_the_join_goes(
+    engine: CheckpointEngine,
+) -> None:
+    await engine.create_thread("t")
+    root = await _step(engine, 0)
+    x = await _step(engine, 1, root)
+    y = await _step(engine, 2, root, first=False)
+    join = await _step(engine, 3, x, y)
+    last = await _step(engine, 4, join)
+    await engine.tag(y, "y")
+    await engine.tag(join, "join")
+    await engine.collect(KEEP_LAST_N(1), session_id="t")
+    assert (await engine.get_info(join)).parents == (y,)
+    await engine.untag("t", "join")
+    await engine.collect(KEEP_LAST_N(1), session_id="t")
+    assert (await engine.get_info(last)).parents == (y,)
+    assert (await engine.verify()).problems == ()
+
+
 async def test_many_pins_are_no_matter(engine: CheckpointEngine) -> None:
     ids = [str(await engine.snapshot("t", append=[n])) for n in range(6)]
     for n in range(50):
