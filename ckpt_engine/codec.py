@@ -12,6 +12,7 @@ under a key of a message, or of the state while it does not change there.
 
 from __future__ import annotations
 
+import re
 import threading
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,7 @@ __all__ = [
     "join_arrays",
     "join_map",
     "kind_of",
+    "likely_references",
     "pack",
     "pack_item",
     "recompress",
@@ -80,6 +82,7 @@ Blobs = dict[bytes, bytes]
 """Digest -> content of the values that are stored apart."""
 
 _INT, _SURROGATE, _TEXT_BLOB, _BYTES_BLOB, _LOG, _VALUE_BLOB = 1, 2, 3, 4, 5, 6
+_REFERENCE = re.compile(b"\xd8[%c%c%c](.{16})" % (_TEXT_BLOB, _BYTES_BLOB, _VALUE_BLOB), re.DOTALL)
 _Ext = msgspec.msgpack.Ext
 _encode = msgspec.msgpack.Encoder().encode
 LOG_PLACE = _encode(_Ext(_LOG, b""))
@@ -367,6 +370,14 @@ def references(packed: bytes) -> set[bytes]:
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
         raise Corrupted(f"a stored value cannot be read: {err}") from err
     return found
+
+
+def likely_references(packed: bytes) -> list[bytes]:
+    """Return what look like digests of blobs, in order; it takes a search, no decoding.
+
+    Numbers and bytes may look like one and, where they do, hide one that follows.
+    """
+    return _REFERENCE.findall(packed) if b"\xd8" in packed else []
 
 
 def digest_of(*parts: bytes) -> bytes:

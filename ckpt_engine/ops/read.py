@@ -125,6 +125,8 @@ def unpack_state(
 ) -> dict[str, Any]:
     """Return a packed state's values; its logs are read from the checkpoint's lineage."""
     state: dict[str, Any] = {}
+    for value in packed.values():
+        source.blobs.expect(value)
     for key, value in packed.items():
         if value == LOG_PLACE and row is not None:
             state[key] = source.values(row.lineage, key, 0, logs[key][0])

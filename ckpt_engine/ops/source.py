@@ -7,13 +7,22 @@ says so and the same function runs again inside a read transaction.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ..checks import check_name
-from ..codec import decompress, digest_of, join_map, split_array, split_map, unpack
+from ..codec import (
+    decompress,
+    digest_of,
+    join_map,
+    likely_references,
+    split_array,
+    split_map,
+    unpack,
+)
 from ..delta import apply
 from ..errors import CheckpointNotFound, Corrupted, ThreadNotFound
 from ..model import id_from_bytes, id_to_bytes
@@ -50,6 +59,10 @@ __all__ = [
 
 MESSAGES = ""
 """The log of the conversation."""
+
+_AHEAD = 64_000  # bytes of packed items that are looked through before they are unpacked
+_HELD = 4_000_000  # bytes of large values that are held
+_MOST = 400  # large values that are read together
 
 
 class MissError(Exception):
@@ -114,20 +127,50 @@ class Caches:
 
 
 class TxBlobs(dict[bytes, bytes]):
-    """Blobs by digest, read when they are asked for; a ``MissError`` without a transaction."""
+    """Blobs by digest, read when they are asked for; a ``MissError`` without a transaction.
+
+    With one that is asked for come those that are expected next: at first a few, since nobody
+    knows how large they are. What is held is forgotten once it is more than :data:`_HELD`.
+    """
 
     def __init__(self, tx: Tx | None) -> None:
         super().__init__()
         self._tx = tx
+        self._expected: deque[bytes] = deque()
+        self._many = 1  # are read together, the next time
+        self._size = 0
+
+    def expect(self, packed: bytes) -> None:
+        """Note that the blobs which a packed value names will be asked for, in their order."""
+        self._expected += likely_references(packed)
 
     def __missing__(self, digest: bytes) -> bytes:
         if self._tx is None:
             raise MissError
-        row = self._tx.one(Blob, digest=digest)
-        if row is None:
+        if self._size > _HELD:
+            self.clear()
+            self._size = 0
+        largest = 1
+        rows = self._tx.find(Blob, digest=In(self._next(digest)))
+        while rows:
+            row = rows.pop()
+            content = self[row.digest] = decompress(row.codec, row.body)
+            self._size += len(content)
+            largest = max(largest, len(content))
+        self._many = max(1, min(4 * self._many, _MOST, _HELD // largest))
+        found = self.get(digest)
+        if found is None:
             raise Corrupted(f"a large value is missing: blob {digest.hex()}")
-        self[digest] = decompress(row.codec, row.body)
-        return self[digest]
+        return found
+
+    def _next(self, digest: bytes) -> list[bytes]:
+        """Return this digest and those that are to be read with it."""
+        wanted = {digest: None}
+        while self._expected and len(wanted) < self._many:
+            following = self._expected.popleft()
+            if following not in self:
+                wanted[following] = None
+        return list(wanted)
 
 
 class Source:
@@ -306,7 +349,7 @@ class Source:
     def values(self, lineage_pk: int, log: str, start: int, stop: int) -> list[Any]:
         """Return the items from ``start`` to ``stop`` of a log, made anew."""
         found: list[Any] = []
-        for packed, low, high in self.chunks(lineage_pk, log, start, stop):
+        for packed, low, high in self._expected(self.chunks(lineage_pk, log, start, stop)):
             some = unpack(packed, self.blobs)
             found += some if low == 0 and high == len(some) else some[low:high]
         if len(found) != stop - start:
@@ -341,6 +384,23 @@ class Source:
                 f"items {at} to {piece.stop} of the log {log or 'messages'} are missing "
                 f"in lineage {piece.lineage}"
             )
+
+    def _expected(
+        self, chunks: Iterator[tuple[bytes, int, int]]
+    ) -> Iterator[tuple[bytes, int, int]]:
+        """Yield chunks some later, so that the large values of several are read together."""
+        waiting: deque[tuple[bytes, int, int]] = deque()
+        size = 0
+        for chunk in chunks:
+            self.blobs.expect(chunk[0])
+            size += len(chunk[0])
+            waiting.append(chunk)
+            del chunk  # nothing is held that the reader is through with
+            while waiting and size > _AHEAD:
+                yield waiting.popleft()
+            size = size if waiting else 0
+        while waiting:
+            yield waiting.popleft()
 
     def _contents(self, rows: list[Batch]) -> Iterator[tuple[Batch, bytes]]:
         """Yield rows with their contents; the last few are remembered."""
