@@ -55,6 +55,7 @@ __all__ = [
     "split_array",
     "split_map",
     "unpack",
+    "value_blob",
     "versioned",
 ]
 
@@ -333,14 +334,15 @@ def shared_parts(
             continue
         found: Blobs = {}
         whole = pack(unpack(part, blobs), None) if references(part) else part
-        reference = _value_blob(whole, found)
+        reference = value_blob(whole, found)
         if before is None or before.get(key, reference) == reference:
             apart[key] = reference
             blobs.update(found)
     return apart
 
 
-def _value_blob(packed: bytes, blobs: Blobs) -> bytes:
+def value_blob(packed: bytes, blobs: Blobs) -> bytes:
+    """Return a reference to a packed value, which goes into ``blobs``."""
     digest = digest_of(packed)
     blobs[digest] = packed
     return _encode(_Ext(_VALUE_BLOB, digest))
@@ -394,7 +396,7 @@ def chain_over(chain: bytes, items: Iterable[bytes | memoryview]) -> bytes:
 
 def join_array(items: Sequence[bytes | memoryview]) -> bytes:
     """Return packed items as one packed list."""
-    return _header(len(items), 0x90, 0xDC) + b"".join(items)
+    return b"".join((_header(len(items), 0x90, 0xDC), *items))
 
 
 def join_arrays(arrays: Sequence[bytes]) -> bytes:

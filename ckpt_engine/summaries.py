@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 __all__ = ["describe", "labels_of", "short"]
@@ -85,10 +86,21 @@ def short(value: Any, length: int = _PART) -> str:
     if isinstance(value, (list, dict)) and len(value) > _PART:
         return f"{len(value)} {'items' if isinstance(value, list) else 'keys'}"
     try:
-        text = json.dumps(value, ensure_ascii=False, default=_other)
+        text = json.dumps(_begun(value), ensure_ascii=False, default=_other)
     except ValueError:  # Python turns no integer of over 4,300 digits into text
         return f"{'a number' if isinstance(value, int) else 'something'} of very many digits"
     return _cut(text[:_LOOK], length)
+
+
+def _begun(value: Any) -> Any:
+    """Return the value without what cannot be among the first :data:`_LOOK` characters of it."""
+    if isinstance(value, str):
+        return value[:_LOOK]
+    if isinstance(value, list):
+        return [_begun(item) for item in value[:_LOOK]]
+    if isinstance(value, dict):
+        return {key: _begun(item) for key, item in islice(value.items(), _LOOK)}
+    return value
 
 
 def _other(value: Any) -> str:

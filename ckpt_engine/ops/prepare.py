@@ -395,9 +395,14 @@ def _result(value: Any, log: LogDraft, blobs: codec.Blobs) -> tuple[bytes, int]:
         if start >= 0:
             return _encode((start, len(packed))), PART
         whole = codec.pack(value, None) if found else packed
-        body = codec.compress_against(whole, dictionary_of(log.items[-log.own :], log.blobs))
-        if body is not None:
-            return body, AGAINST
+        if log.blobs and codec.digest_of(whole) in log.blobs:
+            found = {}
+            packed = codec.value_blob(whole, found)
+        else:
+            own = dictionary_of(log.items[-log.own :], log.blobs)
+            body = codec.compress_against(whole, own)
+            if body is not None:
+                return body, AGAINST
     blobs.update(found)
     code, body = codec.compress(packed)
     return bytes((code,)) + body, STORED

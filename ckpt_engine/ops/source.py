@@ -161,6 +161,9 @@ class TxBlobs(dict[bytes, bytes]):
         found = self.get(digest)
         if found is None:
             raise Corrupted(f"a large value is missing: blob {digest.hex()}")
+        if len(found) > _HELD:  # what is made of it is as large
+            del self[digest]
+            self._size -= len(found)
         return found
 
     def _next(self, digest: bytes) -> list[bytes]:
@@ -408,9 +411,10 @@ class Source:
             yield rows[0], known
             return
         for row, packed in contents(rows):
-            self._recent[row.pk] = packed
-            if len(self._recent) > 4:
-                del self._recent[next(iter(self._recent))]
+            if len(packed) <= _HELD:
+                self._recent[row.pk] = packed
+                if len(self._recent) > 4:
+                    del self._recent[next(iter(self._recent))]
             yield row, packed
 
     def state(self, pk: int | None) -> LoadedState:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import random
+import sqlite3
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +17,7 @@ import pytest
 from ckpt_engine import Keyring, SnapshotConfig, create_checkpoint_engine
 from ckpt_engine.store import Blob
 from ckpt_engine.stores.transaction import SqlTx
+from ckpt_engine.summaries import short
 
 LARGE = [{"role": "user", "content": f"{n} " * 2500} for n in range(500)]
 CONFIG = SnapshotConfig(idle_seal_seconds=0, logs=("notes",))
@@ -101,3 +109,73 @@ async def test_the_same_value_in_every_message_is_read_once(
         assert found is not None
         assert found.messages == messages
         assert counted.count(Blob) == 1
+
+
+async def _peak(work: Callable[[], Awaitable[Any]]) -> int:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        await work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+_TEXT = random.Random(1).randbytes(4_500_000).hex()
+_LINES = [random.Random(n).randbytes(1500).hex() for n in range(3000)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"append": [{"t": _TEXT}]},
+        {"state": {"t": _TEXT}},
+        {"tools_result": {"t": _TEXT}},
+        {"metadata": {"t": _TEXT}},
+        {"append": _LINES},
+        {"append": [{"role": "tool", "content": _TEXT[n:][:90_000]} for n in range(100)]},
+    ],
+    ids=["text", "state", "result", "metadata", "small messages", "large messages"],
+)
+async def test_reading_holds_about_twice_the_content(tmp_path: Path, given: dict[str, Any]) -> None:
+    url = str(tmp_path / "a.db")
+    async with await create_checkpoint_engine(url, CONFIG) as engine:
+        taken = str(await engine.snapshot("chat", **given))
+    async with await create_checkpoint_engine(url, CONFIG) as engine:
+        peak = await _peak(lambda: engine.get(taken))
+        size = len(json.dumps(given))
+        assert peak < 2.7 * size
+
+
+async def test_a_list_that_is_message_and_result_is_stored_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with await create_checkpoint_engine(str(path), CONFIG) as engine:
+        for n, lines in enumerate((_LINES, [_TEXT[:5000], *_LINES])):
+            message = {"role": "tool", "content": lines}
+            taken = str(await engine.snapshot(f"t{n}", append=[message], tools_result=lines))
+            found = await engine.get(taken)
+            assert found.messages == [message]
+            assert found.tools_result == lines
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT max(length(result)) FROM checkpoint").fetchone()[0] < 64
+            assert db.execute("SELECT count(*) FROM blob").fetchone()[0] == 2
+        assert (await engine.verify()).ok
+        await engine.forget(session_id="t0")
+        assert (await engine.get(taken)).tools_result == lines
+        await engine.forget(session_id="t1")
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT count(*) FROM blob").fetchone()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": "x" * 5000, "b": 1},
+        {"rows": list(range(1000)), "b": {"c": ["y" * 390, "z" * 20, b"bytes"]}},
+        [["w" * 500] * 50, 1],
+        {"k" * 500: {"in": 'quo"te\n' * 300}},
+    ],
+)
+def test_a_summary_of_a_large_value_is_that_of_its_beginning(value: Any) -> None:
+    whole = json.dumps(value, ensure_ascii=False, default=lambda b: f"{len(b)} bytes")
+    assert short(value, 1000) == " ".join(whole[:400].split())
