@@ -200,10 +200,11 @@ class Collecting(Upkeep):
 
     async def _sweep(self, plan: _Plan, gone: list[bytes]) -> None:
         """Carry out a plan; ``gone`` gathers the ids of what went."""
-        total = len(plan.ids)
-        for start in range(0, total, _CHUNK):
+        states = plan.sweep.states_by_part(_CHUNK)
+        for part, start in enumerate(range(0, len(plan.ids), _CHUNK)):
+            last = part + 1 == len(states)
             await self._store.write(
-                partial(_drop, sweep=plan.sweep, start=start, last=start + _CHUNK >= total)
+                partial(_drop, sweep=plan.sweep, start=start, states=states[part], last=last)
             )
             gone += plan.ids[start : start + _CHUNK]
 
@@ -271,10 +272,10 @@ def _sessions(source: Source, name: str | None) -> list[int]:
     return sorted({row.session for row in source.tx.find(ThreadRow)})
 
 
-def _drop(tx: Tx, *, sweep: Sweep, start: int, last: bool) -> None:
+def _drop(tx: Tx, *, sweep: Sweep, start: int, states: Sequence[int], last: bool) -> None:
     check_unneeded(tx, sweep)
     drop_checkpoints(tx, sweep, start, start + _CHUNK)
-    drop_states(tx, sweep, start, start + _CHUNK)
+    drop_states(tx, states)
     if last:
         drop_content(tx, sweep)
 

@@ -93,12 +93,11 @@ def _relink(tx: Tx, relink: dict[int, list[int]]) -> None:
         tx.update(row._replace(digest=digest))
 
 
-def drop_states(tx: Tx, sweep: Sweep, start: int, stop: int) -> None:
+def drop_states(tx: Tx, states: Sequence[int]) -> None:
     """Remove the states that some of the dropped checkpoints were the last to need.
 
     In the same transaction as those: a state that no checkpoint leads to is never found again.
     """
-    states = sorted(pk for pk, last in sweep.states.items() if start <= last < stop)
     if states:
         for some in exactly(states):
             tx.delete(StateRow, pk=some)

@@ -42,7 +42,9 @@ class Sweep:
         known: The lineages that there were when this was planned.
         ended: Those of which the newest checkpoint goes -> its step.
         relink: Checkpoint that stays -> its parents from the second one on.
-        states: State rows that nothing needs any more -> the last of ``cids``, by place, that does.
+        states: State rows that nothing needs any more.
+        named: The state of each of ``cids``.
+        bases: State -> base, of these.
         batches: Batches that nothing needs any more.
         trims: Batches of which over half is dead -> what is live in them.
         lineages: Lineages that nothing needs any more.
@@ -55,11 +57,30 @@ class Sweep:
     known: frozenset[int]
     ended: dict[int, int]
     relink: dict[int, list[int]]
-    states: dict[int, int]
+    states: list[int]
+    named: Sequence[int | None]
+    bases: dict[int, int | None]
     batches: list[int]
     trims: dict[int, Intervals]
     lineages: list[int]
     items_kept: int
+
+    def states_by_part(self, size: int) -> list[list[int]]:
+        """Return the states that go with each part of so many of ``cids``.
+
+        With the last that needs it: one that names it, or a state that stands on it.
+        """
+        if len(self.cids) <= size:
+            return [self.states]
+        parts: list[list[int]] = [[] for _ in range(0, len(self.cids), size)]
+        left = set(self.states)
+        for n in range(len(self.named) - 1, -1, -1):
+            pk = self.named[n]
+            while pk in left:
+                left.remove(pk)
+                parts[n // size].append(pk)
+                pk = self.bases[pk]
+        return [sorted(part) for part in parts]
 
 
 def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sweep:
@@ -79,6 +100,8 @@ def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sw
     live = live_intervals(tx, session, kept)
     batches, trims, items = dead_batches(tx, session, live, share=0.5)
     cids = list(compress(session.cids, goes))
+    named = list(compress(session.states, goes))
+    bases: dict[int, int | None] = {}
     owners = {pk: lineage.thread for pk, lineage in session.lineages.items()}
     return Sweep(
         session=root,
@@ -87,7 +110,9 @@ def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sw
         known=frozenset(owners),
         ended=_ended(session, dropped),
         relink=relinked(session, set(dropped)),
-        states=_dead_states(tx, *(compress(session.states, some) for some in (stays, goes))),
+        states=_dead_states(tx, compress(session.states, stays), named, bases),
+        named=named,
+        bases=bases,
         batches=batches,
         trims=trims,
         lineages=dead_lineages(session, kept, live),
@@ -97,11 +122,11 @@ def sweep_for(tx: Tx, root: int, session: Session, dropped: Sequence[int]) -> Sw
 
 def _own_messages(tx: Tx, session: Session, checkpoints: Sequence[int]) -> int:
     """Return how many messages of a session's logs these checkpoints added themselves."""
-    plain = [n for n in checkpoints if session.own[n] >= 0 and n not in session.further]
+    own = picked(session.own, checkpoints)
+    if not session.further and min(own, default=0) >= 0:
+        return sum(own)  # as mostly
     others = [n for n in checkpoints if session.own[n] < 0 or n in session.further]
-    total = sum(picked(session.own, plain))
-    if not others:
-        return total
+    total = sum(own) - sum(picked(session.own, others))
     firsts = {n: first for n in others if (first := session.firsts[n]) is not None}
     cids = In(picked(session.cids, {*others, *firsts.values()}))
     length = dict(zip(*tx.columns(CheckpointRow, "cid", "length", cid=cids), strict=True))
@@ -251,26 +276,20 @@ def dead_lineages(session: Session, kept: Iterable[int], live: Live) -> list[int
     return [pk for pk in session.lineages if pk not in needed]
 
 
-def _dead_states(tx: Tx, stay: Iterable[int | None], go: Iterable[int | None]) -> dict[int, int]:
-    """Return the states that go -> the last that names it, or one that stands on it.
+def _dead_states(
+    tx: Tx, stay: Iterable[int | None], go: Sequence[int | None], bases: dict[int, int | None]
+) -> list[int]:
+    """Return the states that go, of those that survivors name and those that the others do.
 
     Args:
         tx: The transaction.
-        stay: The states that survivors name, and
-        go: those that the others do, in the order in which they are dropped.
+        stay: The states that survivors name.
+        go: Those that the others do.
+        bases: Gathers state -> base.
     """
-    doomed = list(go)
-    bases: dict[int, int | None] = {}
-    used, unsure = ([pk for pk in states if pk is not None] for states in (stay, doomed))
-    needed = with_bases(tx, used, bases, ahead=unsure)
-    dead = with_bases(tx, unsure, bases, known=needed)
-    last: dict[int, int] = {}
-    for n in range(len(doomed) - 1, -1, -1):
-        pk = doomed[n]
-        while pk in dead and pk not in last:
-            last[pk] = n
-            pk = bases[pk]
-    return last
+    used, doomed = ([pk for pk in states if pk is not None] for states in (stay, go))
+    needed = with_bases(tx, used, bases, ahead=doomed)
+    return sorted(with_bases(tx, doomed, bases, known=needed))
 
 
 def with_bases(

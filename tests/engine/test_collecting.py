@@ -25,7 +25,6 @@ from ckpt_engine.ops import collecting
 from ckpt_engine.ops.place import StaleError
 from ckpt_engine.ops.session import load
 from ckpt_engine.ops.source import Source
-from ckpt_engine.ops.sweeping import Sweep
 from ckpt_engine.retention import Candidates, RetentionPolicy
 from ckpt_engine.store import CheckpointRow, StateRow, Tx
 from ckpt_engine.stores import sqlite
@@ -119,12 +118,12 @@ async def test_a_sweep_that_is_overtaken_half_way_reports_and_removes_everything
     monkeypatch.setattr(collecting, "_CHUNK", 3)
     drop, overtaken = collecting._drop, False
 
-    def some(tx: Tx, *, sweep: Sweep, start: int, last: bool) -> None:
+    def some(tx: Tx, *, start: int, **given: Any) -> None:
         nonlocal overtaken
         if start == 3 * parts and not overtaken:
             overtaken = True
             raise StaleError
-        drop(tx, sweep=sweep, start=start, last=last)
+        drop(tx, start=start, **given)
 
     monkeypatch.setattr(collecting, "_drop", some)
     plan = {"plan": ["look", "think", "act"] * 20}
