@@ -132,17 +132,18 @@ def merge_bases(ours: Iterable[str], theirs: Iterable[str], lookup: Lookup[str])
 
     Best means that no other common ancestor descends from it. There is one, or none, or after
     criss-cross merges several. A side may be several checkpoints, which stands for their join.
+    Of those of the same step, what our side leads to comes first: ids are random.
     """
     flags: dict[str, int] = {}
     for side, starts in ((_OURS, ours), (_THEIRS, theirs)):
         for start in starts:
             flags[start] = flags.get(start, 0) | side
-    queue = [(-lookup(i).step, i) for i in flags]
+    queue = [(-lookup(i).step, place, i) for place, i in enumerate(flags)]
     heapq.heapify(queue)
     undecided = len(queue)  # queued checkpoints that are not yet known to be below a base
     bases: list[str] = []
     while queue and undecided:
-        _, checkpoint_id = heapq.heappop(queue)
+        _, _, checkpoint_id = heapq.heappop(queue)
         flag = flags[checkpoint_id]
         undecided -= not flag & _STALE
         if flag == _OURS | _THEIRS:
@@ -153,7 +154,7 @@ def merge_bases(ours: Iterable[str], theirs: Iterable[str], lookup: Lookup[str])
             before = flags.get(parent)
             after = flags[parent] = (before or 0) | flag
             if before is None:
-                heapq.heappush(queue, (-_older(node, parent, lookup).step, parent))
+                heapq.heappush(queue, (-_older(node, parent, lookup).step, len(flags), parent))
                 undecided += not after & _STALE
             elif after & _STALE and not before & _STALE:
                 undecided -= 1

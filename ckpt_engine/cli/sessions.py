@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import CheckpointNotFound
 from ..model import CheckpointInfo, CheckpointTree, Thread
 from .errors import CliError, Exit
 from .opening import SessionRef, connect, find_session
@@ -148,7 +149,10 @@ async def _about(engine: CheckpointEngine, root: Thread) -> str:
     """Return what the session's first step says of itself, such as the question."""
     if root.step < 1:
         return ""
-    return (await engine.time_travel_to_step(root.id, 1)).summary
+    try:
+        return (await engine.time_travel_to_step(root.id, 1)).summary
+    except CheckpointNotFound:  # it was collected
+        return (await engine.get_latest(root.id)).summary
 
 
 async def _status(client: Client, workflow_id: str, run_id: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ckpt_engine import create_checkpoint_engine
+from ckpt_engine import KEEP_LAST_N, create_checkpoint_engine
 
 from .command import Ckpt, environment
 
@@ -29,7 +30,7 @@ def test_gc_says_what_it_would_remove_and_removes_that_with_yes(ckpt: Ckpt) -> N
     planned = ckpt("gc", "--keep", "last:1")
     assert "would remove 13 checkpoints" in planned
     assert "kept 1: branch point" in planned
-    assert "messages of theirs stay" in planned
+    assert "messages of checkpoints that are gone stay" in planned
     assert "next: " in planned
     assert "ckpt gc --keep last:1 --yes" in planned
     assert len(ckpt.json("log", "trip")) == 9
@@ -55,6 +56,35 @@ def test_verify_is_silent_about_nothing(ckpt: Ckpt, tmp_path: Path) -> None:
     found = ckpt.json("verify", code=1)
     assert found["ok"] is False
     assert all(problem["where"] and problem["what"] for problem in found["problems"])
+
+
+async def test_a_session_whose_first_steps_were_collected_is_listed(
+    ckpt: Ckpt, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/checkpoints.db"
+    async with await create_checkpoint_engine(url) as engine:
+        for n in range(10):
+            await engine.snapshot("my own", append=[f"message {n}"])
+        await engine.collect(KEEP_LAST_N(3), session_id="my own")
+    rows = {row["session"]: row["about"] for row in ckpt.json("list")}
+    assert rows["my own"] == "message 9"
+    assert "ckpt tree 'my own'" in ckpt("list")
+
+
+async def test_what_is_left_of_a_forgotten_session_is_removed_when_it_is_said_again(
+    ckpt: Ckpt, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoints.db"
+    async with await create_checkpoint_engine(str(path)) as engine:
+        await engine.snapshot("jane", append=["a secret"])
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM thread").fetchall()
+        assert ckpt.json("forget", "jane", "--yes", code=1)["pending"]
+        assert b"a secret" in path.read_bytes() + path.with_name(path.name + "-wal").read_bytes()
+        reader.execute("ROLLBACK")
+    assert "erased what was left of jane" in ckpt("forget", "jane", "--yes")
+    assert b"a secret" not in path.read_bytes()
 
 
 def test_forget_asks_first_and_leaves_the_others_whole(ckpt: Ckpt) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +107,23 @@ def test_merge_bases_are_the_best_common_ancestors(data: st.DataObject, graph: G
     assert set(found) == best
     assert len(found) == len(best)
     assert set(merge_bases(theirs, ours, graph.__getitem__)) == best
+
+
+@given(st.data(), graphs(), st.randoms())
+def test_merge_bases_do_not_hang_on_what_checkpoints_are_called(
+    data: st.DataObject, graph: Graph, random: Random
+) -> None:
+    ours, theirs = some(data, graph), some(data, graph)
+    other = dict(
+        zip(graph, random.sample([f"x{n:02}" for n in range(99)], len(graph)), strict=True)
+    )
+    renamed = {
+        other[i]: GraphNode(node.step, tuple(other[p] for p in node.parents))
+        for i, node in graph.items()
+    }
+    mine, others = ([other[i] for i in side] for side in (ours, theirs))
+    found = merge_bases(mine, others, renamed.__getitem__)
+    assert found == tuple(other[i] for i in merge_bases(ours, theirs, graph.__getitem__))
 
 
 def test_merge_bases_of_a_criss_cross_are_both_sides() -> None:

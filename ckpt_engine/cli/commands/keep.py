@@ -208,20 +208,28 @@ def forget(
     """
 
     async def work() -> int:
+        from ...errors import Erased
         from ..opening import find_session, open_engine
 
         settings = settings_from(home=home, database_url=db)
         out = Output(as_json, settings)
         async with open_engine(settings) as engine:
-            found = await find_session(engine, session)
-            chosen = await _line(engine, found, session, thread)
-            given, what = {"session_id": found.id}, f"session {found.name}"
-            if chosen is not None:
-                given, what = {"thread_id": chosen.id}, f"thread {chosen.branch} of {found.name}"
+            try:
+                found = await find_session(engine, session)
+            except Erased:  # but old bytes of it may be left
+                given, what = {"thread_id": session}, f"what was left of {session}"
+            else:
+                chosen = await _line(engine, found, session, thread)
+                given, what = {"session_id": found.id}, f"session {found.name}"
+                if chosen is not None:
+                    given = {"thread_id": chosen.id}
+                    what = f"thread {chosen.branch} of {found.name}"
             if not yes:
                 _confirm(what)
             report = await engine.forget(**given)
         _print_forgotten(out, what, report)
+        if report.pending:
+            out.following(f"ckpt forget {shlex.quote(next(iter(given.values())))} --yes")
         return 1 if report.pending else 0
 
     run(work(), as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -222,7 +223,7 @@ def _print_list(out: Output, rows: list[dict[str, Any]], asked: bool) -> None:
         out.say(line)
     if not asked:
         out.say("(no Temporal server answers, so no status is known)", "dim")
-    first = rows[0]["workflow_id"] or rows[0]["session"]
+    first = shlex.quote(rows[0]["workflow_id"] or rows[0]["session"])
     out.following(f"ckpt tree {first}", f"ckpt log {first}")
 
 
