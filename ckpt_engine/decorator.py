@@ -46,7 +46,8 @@ def snapshot_on(
 ) -> Decorator:
     """Take a checkpoint before and after each call of a function, also when it raises.
 
-    The one after holds what the function returned, whole. A plain function is run in a thread and
+    The one after holds what the function returned, whole, or in ``metadata["result_refused"]`` why
+    that cannot be stored; the caller has it all the same. A plain function is run in a thread and
     awaited, so that intervals pass while it works.
 
     Args:

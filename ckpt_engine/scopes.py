@@ -253,8 +253,12 @@ async def snapshot_scope(
 
     While the body runs, a checkpoint with trigger ``INTERVAL`` is taken whenever that long has
     passed without one, if that trigger is enabled. Scopes nest: what is appended to one goes with
-    the next checkpoint of any of them on the same thread, and an inner one leaves the intervals to
-    the outer one, which takes them of the innermost that is open.
+    the next checkpoint of any of them on the same thread, and an inner one that is given no
+    interval leaves those to the outer one, which takes them of the innermost that is open.
+
+    A message that cannot be stored stops the next checkpoint, and those appended with it; a result
+    that cannot be stored, or makes the checkpoint too large, is left out of it, and
+    ``metadata["result_refused"]`` says why.
 
     Args:
         engine: Where the checkpoints go.

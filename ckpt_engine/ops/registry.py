@@ -257,7 +257,8 @@ class Registry(EngineBase):
         """Return the checkpoint of an id, or of the first digits of one.
 
         Args:
-            ref: The id, or at least four digits that are unique (in the session, if given).
+            ref: The id, or at least four of its digits, in lower case, that are unique (in the
+                session, if given).
             session_id: Where to look; everywhere when absent.
 
         Raises:

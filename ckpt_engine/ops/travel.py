@@ -58,6 +58,7 @@ class Travel(EngineBase):
         """Return the whole checkpoint, equal to what was given.
 
         Raises:
+            InvalidRequest: This is no id.
             CheckpointNotFound: There is none of this id.
             Erased: Its content was erased.
             Corrupted: What is stored of it is damaged.
@@ -75,6 +76,7 @@ class Travel(EngineBase):
         """Return a checkpoint without its content.
 
         Raises:
+            InvalidRequest: This is no id.
             CheckpointNotFound: There is none of this id.
 
         Example:
@@ -178,7 +180,7 @@ class Travel(EngineBase):
         its own, which are found on its own thread, or with :meth:`frontier_at`.
 
         Raises:
-            InvalidRequest: That is no step.
+            InvalidRequest: The step is no whole number.
             CheckpointNotFound: The line begins after that step.
 
         Example:

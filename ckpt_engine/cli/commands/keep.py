@@ -23,7 +23,6 @@ __all__ = ["forget", "gc", "verify"]
 SessionName = Annotated[
     str | None, typer.Argument(help="Workflow id (or the start of it); every session when absent.")
 ]
-ThreadName = Annotated[str | None, typer.Option(help="Only this thread, by branch name or id.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it, without asking.")]
 
 
@@ -40,7 +39,10 @@ def gc(
         str | None,
         typer.Option(help="Workflow id (or the start of it); every session when absent."),
     ] = None,
-    thread: ThreadName = None,
+    thread: Annotated[
+        str | None,
+        typer.Option(help="Only this thread of it (of the newest session, if none is named)."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it; else only say what.")] = False,
     home: Home = None,
     db: Database = None,
