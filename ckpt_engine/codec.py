@@ -12,6 +12,7 @@ under a key of a message, or of the state while it does not change there.
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 import zlib
@@ -37,6 +38,7 @@ __all__ = [
     "check_size",
     "compress",
     "compress_against",
+    "compress_array",
     "content_size",
     "decompress",
     "decompress_against",
@@ -75,6 +77,8 @@ BLOB_MIN = 4096
 
 MAX_BLOB = 900_000_000
 """Largest single string or bytes, in bytes; SQLite ends at a thousand million."""
+
+_STREAMED = 1_000_000  # bytes of items from which on they are compressed one after the other
 
 EMPTY_CHAIN = bytes(16)
 """Digest chain of an empty log."""
@@ -356,21 +360,22 @@ def _is_array(packed: bytes) -> bool:
     return 0x90 <= packed[0] <= 0x9F or packed[0] in (0xDC, 0xDD)
 
 
-def references(packed: bytes) -> set[bytes]:
-    """Return the digests of the blobs that a packed value names."""
+def references(*values: bytes) -> set[bytes]:
+    """Return the digests of the blobs that packed values name."""
     found: set[bytes] = set()
-    if b"\xd8" not in packed:  # every one begins with this byte
-        return found
 
     def hook(code: int, data: memoryview) -> Any:
         if code in (_TEXT_BLOB, _BYTES_BLOB, _VALUE_BLOB):
             found.add(bytes(data))
         return None
 
-    try:
-        msgspec.msgpack.decode(packed, ext_hook=hook)
-    except (msgspec.DecodeError, UnicodeDecodeError) as err:
-        raise Corrupted(f"a stored value cannot be read: {err}") from err
+    for packed in values:
+        if b"\xd8" not in packed:  # every one begins with this byte
+            continue
+        try:
+            msgspec.msgpack.decode(packed, ext_hook=hook)
+        except (msgspec.DecodeError, UnicodeDecodeError) as err:
+            raise Corrupted(f"a stored value cannot be read: {err}") from err
     return found
 
 
@@ -493,7 +498,28 @@ def compress(content: bytes, *, level: int = 1) -> tuple[int, bytes]:
         body = _compressor(level).compress(content)
         if len(body) < len(content) + 4:
             return FORMAT << 4 | ZSTD, body
+    return _raw(content)
+
+
+def _raw(content: bytes) -> tuple[int, bytes]:
     return FORMAT << 4 | RAW, content + zlib.crc32(content).to_bytes(4, "big")
+
+
+def compress_array(items: Sequence[bytes]) -> tuple[int, bytes]:
+    """Return (codec, body) of packed items as one packed list; many bytes are not joined for it."""
+    size = sum(map(len, items))
+    if size < _STREAMED:
+        return compress(join_array(items))
+    header = _header(len(items), 0x90, 0xDC)
+    body = io.BytesIO()
+    with _compressor(1).stream_writer(body, size=len(header) + size, closefd=False) as stream:
+        stream.write(header)
+        for item in items:
+            stream.write(item)
+    if body.tell() < len(header) + size + 4:
+        return FORMAT << 4 | ZSTD, body.getvalue()
+    del body
+    return _raw(join_array(items))
 
 
 def content_size(codec: int, body: bytes) -> int:

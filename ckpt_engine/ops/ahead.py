@@ -25,9 +25,7 @@ _Found = list[tuple[Batch, bytes]]
 
 
 def contents(rows: list[Batch]) -> Iterator[tuple[Batch, bytes]]:
-    """Yield each row with its content, in order; the list is emptied on the way.
-
-    A row may come without its body.
+    """Yield each row, without its body, with its content, in order; the list is emptied.
 
     Raises:
         Corrupted: A row cannot be decompressed.
@@ -37,8 +35,8 @@ def contents(rows: list[Batch]) -> Iterator[tuple[Batch, bytes]]:
     rows.clear()
     helping = _help(todo) if size >= max(_WORTH, _LARGE * len(todo)) else None
     try:
-        while (row := _take(todo.popleft)) is not None:
-            yield row, decompress(row.codec, row.body)
+        while (opened := _opened(todo.popleft)) is not None:
+            yield opened
         if helping is not None and not helping.cancel():
             found = helping.result()
             while found:
@@ -57,15 +55,15 @@ def _help(todo: deque[Batch]) -> Future[_Found] | None:
 def _from_behind(todo: deque[Batch]) -> _Found:
     found: _Found = []
     size = 0
-    while size < _MOST and (row := _take(todo.pop)) is not None:
-        packed = decompress(row.codec, row.body)
-        found.append((row._replace(body=b""), packed))  # one of both is enough to hold
-        size += len(packed)
+    while size < _MOST and (opened := _opened(todo.pop)) is not None:
+        found.append(opened)
+        size += len(opened[1])
     return found
 
 
-def _take(pop: Callable[[], Batch]) -> Batch | None:
+def _opened(pop: Callable[[], Batch]) -> tuple[Batch, bytes] | None:
     try:
-        return pop()
+        row = pop()
     except IndexError:  # the other thread may have been quicker
         return None
+    return row._replace(body=b""), decompress(row.codec, row.body)  # one of both is held

@@ -216,10 +216,9 @@ def _put_batch(
     if not items:
         return []
     pk = tx.next_pk(Batch)
-    packed = codec.join_array(items)
-    code, body = codec.compress(packed)
+    code, body = codec.compress_array(items)
     tx.insert(Batch(pk, lineage, name, pos, len(items), code, body))
-    if wanted := codec.references(packed):
+    if wanted := codec.references(*items):
         _put_blobs(tx, blobs, OWNER["batch"], pk, wanted)
     return [pk]
 

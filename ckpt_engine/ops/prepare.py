@@ -43,7 +43,7 @@ step appended itself; or compressed against those messages.
 
 _encode = msgspec.msgpack.Encoder().encode
 _SHORT = 24  # bytes up to which a result is stored as it is
-
+_LARGE = 64_000  # bytes from which on a result is stored apart: its row is read for much else
 
 _TAG = 100  # bytes that a tag takes, about
 _WORTH = 64  # bytes above which a run of old items is pointed at, rather than stored again
@@ -395,14 +395,18 @@ def _result(value: Any, log: LogDraft, blobs: codec.Blobs) -> tuple[bytes, int]:
         if start >= 0:
             return _encode((start, len(packed))), PART
         whole = codec.pack(value, None) if found else packed
-        if log.blobs and codec.digest_of(whole) in log.blobs:
+        if log.blobs and (same := log.blobs.get(codec.digest_of(whole))) is not None:
             found = {}
-            packed = codec.value_blob(whole, found)
+            packed = codec.value_blob(same, found)
         else:
             own = dictionary_of(log.items[-log.own :], log.blobs)
             body = codec.compress_against(whole, own)
-            if body is not None:
+            if body is not None and len(body) < _LARGE:
                 return body, AGAINST
+    if len(packed) >= _LARGE:
+        whole = codec.pack(value, None) if found else packed
+        found = {}
+        packed = codec.value_blob(whole, found)
     blobs.update(found)
     code, body = codec.compress(packed)
     return bytes((code,)) + body, STORED
@@ -419,7 +423,7 @@ def result_size(result: bytes | None, fmt: int) -> int:
 
 def dictionary_of(own: Sequence[bytes], blobs: Mapping[bytes, bytes]) -> bytes:
     """Return what a result is compressed against: a step's own messages and their large values."""
-    named = sorted(codec.references(codec.join_array(own)))
+    named = sorted(codec.references(*own))
     return b"".join([*own, *(blobs[digest] for digest in named)])
 
 

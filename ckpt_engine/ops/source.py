@@ -62,6 +62,7 @@ MESSAGES = ""
 
 _AHEAD = 64_000  # bytes of packed items that are looked through before they are unpacked
 _HELD = 4_000_000  # bytes of large values that are held
+_ROW = 2_000  # bytes of a checkpoint's row that count as one, where the rows used last are kept
 _MOST = 400  # large values that are read together
 
 
@@ -111,8 +112,9 @@ class Caches:
 
     def remember(self, row: CheckpointRow) -> None:
         """Keep a checkpoint's row for those that come after it."""
-        self.checkpoints.put(row.id, row)
-        self.cids.put(row.cid, row)
+        size = 1 + (len(row.result or b"") + len(row.meta or b"")) // _ROW
+        self.checkpoints.put(row.id, row, size)
+        self.cids.put(row.cid, row, size)
 
     def remember_state(self, state: LoadedState) -> None:
         """Keep a state for those that come after it, if it has a row."""

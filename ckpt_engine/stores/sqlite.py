@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import lru_cache
 from typing import Any, cast
@@ -15,7 +15,16 @@ import msgspec
 from ..errors import CheckpointError, Conflict, Corrupted, StoreBusy, StoreUnavailable
 from ..store import TABLES, CheckpointRow, Cond, Meta, R, ThreadRow, sealed
 from .schema import FLOORS, floor_key
-from .transaction import HOT, SqlTx, hot_values, insert_sql, kinds_of, table_name, update_sql
+from .transaction import (
+    HOT,
+    SqlTx,
+    columns_of,
+    hot_values,
+    insert_sql,
+    kinds_of,
+    table_name,
+    update_sql,
+)
 
 __all__ = ["Memory", "SqliteTx", "begin_immediate", "translated", "when_free"]
 
@@ -23,6 +32,18 @@ _REMEMBERED = 10_000
 _OFTEN, _SELDOM = (0.0002, 0.0008), (0.002, 0.006)  # pauses in seconds between two attempts
 _SOON = 0.5  # seconds in which a lock is free at times, if its holder is not frozen
 _PLACES = 400  # in a condition
+# what SQLite is bound or asked for whole it copies on the way, some of it twice
+_LARGE = 1_000_000  # bytes of a body that are read and written in place
+_IN_PLACE = -1  # stands for such a body in what a query finds
+_BODIES = {
+    table: columns_of(table).replace(
+        '"body"', f'CASE WHEN length("body") > {_LARGE} THEN {_IN_PLACE} ELSE "body" END'
+    )
+    for table in TABLES
+    if table._fields[-1] == "body"
+}
+_INSERT = {table: insert_sql(table, "?") for table in TABLES}
+_INSERT_ZEROS = {table: _INSERT[table][: -len("?)")] + "zeroblob(?))" for table in _BODIES}
 
 
 class Memory:
@@ -51,6 +72,7 @@ class SqliteTx(SqlTx):
     """A transaction on SQLite."""
 
     meta_keys = tuple(map(floor_key, FLOORS))
+    columns_sql = _BODIES
 
     def __init__(self, connection: sqlite3.Connection, memory: Memory | None = None) -> None:
         self._db = connection
@@ -67,8 +89,35 @@ class SqliteTx(SqlTx):
     def _execute(self, sql: str, values: Sequence[Any]) -> int:
         return self._db.execute(sql, values).rowcount
 
+    def _made(self, table: type[R], found: list[Any]) -> Iterable[R]:
+        if table in _BODIES:
+            found = [
+                (*row[:-1], self._body(table, row[0]))
+                if type(row[-1]) is int and row[-1] == _IN_PLACE
+                else row
+                for row in found
+            ]
+        return super()._made(table, found)
+
+    def _body(self, table: type[Any], pk: int) -> bytes:
+        with self._db.blobopen(TABLES[table].name, "body", pk, readonly=True) as blob:
+            return blob.read()
+
     def _insert_many(self, table: type[Any], rows: list[Any]) -> None:
+        if table in _BODIES:
+            for row in rows:
+                if len(row[-1]) > _LARGE:
+                    self._insert_large(table, [row for row in rows if len(row[-1]) > _LARGE])
+                    rows = [row for row in rows if len(row[-1]) <= _LARGE]
+                    break
         self._db.executemany(_INSERT[table], rows)
+
+    def _insert_large(self, table: type[Any], rows: list[Any]) -> None:
+        """Add rows with large bodies: bound like others, SQLite would copy them twice."""
+        for row in rows:
+            self._db.execute(_INSERT_ZEROS[table], (*row[:-1], len(row[-1])))
+            with self._db.blobopen(TABLES[table].name, "body", row[0]) as blob:
+                blob.write(row[-1])
 
     def _update_hot(self, rows: list[ThreadRow]) -> None:
         self._db.executemany(_UPDATE_HOT, map(hot_values, rows))
@@ -209,7 +258,6 @@ def _top_sql(table: type[Any]) -> str:
     return f'SELECT coalesce(max("{TABLES[table].key[0]}"), 0) FROM {table_name(table)}'  # noqa: S608
 
 
-_INSERT = {table: insert_sql(table, "?") for table in TABLES}
 _UPDATE_HOT = update_sql(ThreadRow, HOT, "?")
 
 

@@ -6,7 +6,7 @@ Everything here runs on the thread that owns the connection.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, cast, get_type_hints
 
@@ -48,10 +48,12 @@ class SqlTx(Tx):
 
     Attributes:
         mark: The place of a value in a statement.
+        columns_sql: What is read of a row type's columns, where that is not simply all of them.
         changes: How often something was changed.
     """
 
     mark: ClassVar[str] = "?"
+    columns_sql: ClassVar[Mapping[type[Any], str]] = {}
 
     def __init__(self, stored: dict[str, ThreadRow]) -> None:
         self._inserts: dict[type[Any], list[Any]] = {}
@@ -138,13 +140,23 @@ class SqlTx(Tx):
         parts = list(self._chunks(where))
         for part in parts:
             sql, values = self._where(part)
-            text = select_sql(cast("Any", table), sql, order, self.mark if limit else "")
+            text = select_sql(
+                cast("Any", table),
+                sql,
+                order,
+                self.mark if limit else "",
+                self.columns_sql.get(table),
+            )
             found = self._fetch(text, (*values, limit) if limit else values)
-            rows += map(cast("Any", table)._make, found)
+            rows += self._made(table, found)
         if len(parts) > 1:
             column = table._fields.index(order.lstrip("-") or TABLES[table].key[0])
             rows.sort(key=lambda row: cast("Any", row[column]), reverse=order.startswith("-"))
         return rows if limit is None else rows[:limit]
+
+    def _made(self, table: type[R], found: list[Any]) -> Iterable[R]:
+        """Return what a query found as rows."""
+        return map(cast("Any", table)._make, found)
 
     def columns(self, table: type[R], *names: str, **where: Cond) -> list[list[Any]]:
         self._flush(table)
@@ -304,11 +316,24 @@ def kinds_of(table: type[Any]) -> dict[str, type]:
 
 
 @lru_cache(maxsize=512)
-def select_sql(table: type[Any], where: str, order: str, limit: str) -> str:
-    """Return a query of one table; ``limit`` is the place of how many rows, if there is one."""
+def select_sql(
+    table: type[Any], where: str, order: str, limit: str, columns: str | None = None
+) -> str:
+    """Return a query of one table.
+
+    Args:
+        table: The row type.
+        where: The condition.
+        order: A column, with a ``-`` before it for downwards; the key where it is empty.
+        limit: The place of how many rows, if there is one.
+        columns: What of each row, where that is not simply its columns.
+    """
     by = f'"{order.lstrip("-")}"' if order else ", ".join(f'"{c}"' for c in TABLES[table].key)
     down = " DESC" if order.startswith("-") else ""
-    text = f"SELECT {columns_of(table)} FROM {table_name(table)}{where} ORDER BY {by}{down}"  # noqa: S608
+    text = (
+        f"SELECT {columns or columns_of(table)} FROM {table_name(table)}{where} "  # noqa: S608
+        f"ORDER BY {by}{down}"
+    )
     return f"{text} LIMIT {limit}" if limit else text
 
 
