@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 
 from . import tree
@@ -14,6 +15,9 @@ from .ops.verifying import Verifying
 from .scopes import snapshot_scope
 
 __all__ = ["UNSET", "CheckpointEngine"]
+
+_CLOSING = 0.5
+"""Seconds after which closing begins nothing more of what can wait for the next time."""
 
 
 class CheckpointEngine(Merging, Travel, Registry, Verifying):
@@ -38,7 +42,7 @@ class CheckpointEngine(Merging, Travel, Registry, Verifying):
         """
         if not self._closed:
             self._closed = True
-            await self._end_upkeep()
+            await self._end_upkeep(time.monotonic() + _CLOSING)
             await self._store.close()
 
     async def get_checkpoint_tree(self, thread_id: str) -> CheckpointTree:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from .errors import CliError, Exit
@@ -98,8 +99,11 @@ async def name_taken(client: Client, name: str, *, known: bool = False) -> CliEr
         if err.status != RPCStatusCode.NOT_FOUND:
             raise
     if runs:
-        return CliError(f"a workflow {name!r} runs already", f"see it: ckpt log {name}", Exit.USAGE)
-    look = f"see it: ckpt tree {name}; go on from it: ckpt rewind {name} --back 0 --say TEXT; "
+        return CliError(
+            f"a workflow {name!r} runs already", f"see it: ckpt log {quote(name)}", Exit.USAGE
+        )
+    at = quote(name)
+    look = f"see it: ckpt tree {at}; go on from it: ckpt rewind {at} --back 0 --say TEXT; "
     return CliError(
         f"the session {name!r} was there already, and has ended",
         (look if known else "") + "begin another one under this id: --again",

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ThreadNotFound
@@ -177,7 +178,8 @@ async def find_session(engine: CheckpointEngine, name: str | None) -> SessionRef
     with contextlib.suppress(CheckpointError):
         info = await engine.resolve(name)
         of = await _reference(engine, info.session_id)
-        hint = f"it is a checkpoint of session {of.name}: ckpt show {name}, or ckpt tree {of.name}"
+        see = f"ckpt show {name}, or ckpt tree {quote(of.name)}"
+        hint = f"it is a checkpoint of session {of.name}: {see}"
     raise CliError(f"no session {name!r}", hint, Exit.NOT_FOUND)
 
 

@@ -29,7 +29,7 @@ from .read import moment
 from .session import Session, load, picked, times_of
 from .source import Source
 from .sweeping import Sweep, sweep_for
-from .upkeep import AT_CLOSING, Upkeep
+from .upkeep import Upkeep
 
 __all__ = ["Collecting"]
 
@@ -238,9 +238,8 @@ class Collecting(Upkeep):
             elif since.newest < quiet:
                 await self._collect_at_rest(session, since)
 
-    async def _end_upkeep(self) -> None:
-        await super()._end_upkeep()
-        deadline = time.monotonic() + AT_CLOSING
+    async def _end_upkeep(self, deadline: float) -> None:
+        await super()._end_upkeep(deadline)
         for session, since in list(self._since.items()):
             if time.monotonic() > deadline:
                 return

@@ -179,14 +179,14 @@ def _explain_values(tx: Tx, source: Source, erasure: Erasure, values: set[bytes]
 
     What only stands in rows of other sessions, and no checkpoint of theirs has any more, goes too.
     """
-    holders = holders_of(tx, values)
+    holders = holders_of(source, values)
     for root in holders.leftovers:
         _drop(tx, source, Erasure(root, load(tx, root), set()))
     if holders.orphans:
         tx.delete(StateRow, pk=In(list(holders.orphans)))
         release(tx, OWNER["state"], list(holders.orphans))
     if holders.leftovers:
-        holders = holders_of(tx, values)
+        holders = holders_of(source, values)
     for row in holders.checkpoints:
         erasure.kept.setdefault(id_from_bytes(row.id), "it has a large value of the same content")
 

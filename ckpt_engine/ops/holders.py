@@ -6,16 +6,20 @@ from collections import defaultdict
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .. import codec
 from ..errors import Corrupted
 from ..store import Batch, Blob, BlobRef, CheckpointRow, In, Lineage, StateRow, ThreadRow, Tx
 from .place import OWNER
 from .prepare import log_lengths
-from .source import Source, inherited_pieces
+from .source import Piece, Source, inherited_pieces
 from .sweeping import with_bases
 
 __all__ = ["Holders", "holders_of", "large_values"]
+
+_NOTHING = (0,)
+"""The length of a log that a checkpoint does not have."""
 
 
 @dataclass(slots=True)
@@ -56,32 +60,83 @@ def _held(tx: Tx, kind: str, owners: Collection[int]) -> set[int]:
     return {r.blob for r in tx.find(BlobRef, owner_kind=OWNER[kind], owner=In(list(owners)))}
 
 
-def holders_of(tx: Tx, digests: Collection[bytes]) -> Holders:
-    """Return who has these values."""
-    holders = Holders()
+def holders_of(source: Source, digests: Collection[bytes]) -> Holders:
+    """Return who has these values; needs a transaction."""
+    tx, holders = source.tx, Holders()
     blobs = In([row.pk for row in tx.find(Blob, digest=In(list(digests)))])
     owners: dict[int, set[int]] = defaultdict(set)
     for ref in tx.find(BlobRef, blob=blobs):
         owners[ref.owner_kind].add(ref.owner)
     holders.checkpoints += tx.find(CheckpointRow, cid=In(list(owners[OWNER["checkpoint"]])))
+    readers: dict[int, _Readers] = {}
     for batch in tx.find(Batch, pk=In(list(owners[OWNER["batch"]]))):
-        _find_readers(tx, batch, set(digests), holders)
-    _find_named(tx, owners[OWNER["state"]], holders)
+        session = _session_of(source, batch.lineage)
+        some = readers.setdefault(session, _Readers(tx, session))
+        _find_readers(some, batch, set(digests), holders)
+    _find_named(source, owners[OWNER["state"]], holders)
     return holders
+
+
+def _session_of(source: Source, lineage: int) -> int:
+    """Return the key of a lineage's session."""
+    return source.thread_by_pk(source.lineage(lineage).thread).session
 
 
 # --- logs ---
 
 
-def _find_readers(tx: Tx, batch: Batch, digests: set[bytes], holders: Holders) -> None:
-    session = _session_of(tx, batch.lineage)
+class _Readers:
+    """Finds the checkpoints of a session that read a place of a log; reads each row once."""
+
+    def __init__(self, tx: Tx, session: int) -> None:
+        self._tx = tx
+        self.session = session
+        self._checkpoints: dict[int, list[CheckpointRow]] = {}
+
+    @cached_property
+    def _pointing(self) -> dict[tuple[int, str], list[tuple[int, int, Piece]]]:
+        """For a lineage and a log: which lineages point there, from which item of theirs on."""
+        threads = In([row.pk for row in self._tx.find(ThreadRow, session=self.session)])
+        found = defaultdict(list)
+        for lineage in self._tx.find(Lineage, thread=threads):
+            for log, pieces in inherited_pieces(lineage).items():
+                at = 0
+                for piece in pieces:
+                    found[piece.lineage, log].append((lineage.pk, at, piece))
+                    at += piece.stop - piece.start
+        return found
+
+    def first(self, batch: Batch, positions: list[int]) -> CheckpointRow | None:
+        """Return the first checkpoint that reads one of these positions of a row.
+
+        New messages among old ones, as of a shortened conversation, stand in a lineage without
+        checkpoints: those that read them are of lineages that point into it.
+        """
+        if own := self._beyond(batch.lineage, batch.log, min(positions)):
+            return own
+        found: list[CheckpointRow] = []
+        for lineage, at, piece in self._pointing.get((batch.lineage, batch.log), ()):
+            inside = [n for n in positions if piece.start <= n < piece.stop]
+            if inside and (row := self._beyond(lineage, batch.log, at + inside[0] - piece.start)):
+                found.append(row)
+        return min(found, key=lambda row: (row.at, row.cid), default=None)
+
+    def _beyond(self, lineage: int, log: str, at: int) -> CheckpointRow | None:
+        """Return the first checkpoint of a lineage that reads a log of it beyond ``at``."""
+        rows = self._checkpoints.get(lineage)
+        if rows is None:
+            rows = self._tx.find(CheckpointRow, lineage=lineage, order="step")
+            self._checkpoints[lineage] = rows
+        reading = (row for row in rows if log_lengths(row).get(log, _NOTHING)[0] > at)
+        return next(reading, None)
+
+
+def _find_readers(readers: _Readers, batch: Batch, digests: set[bytes], holders: Holders) -> None:
     for positions in _named(batch, digests).values():
-        first = _first_reader(tx, session, batch, positions)
-        if first is not None:
+        if (first := readers.first(batch, positions)) is not None:
             holders.checkpoints.append(first)
-        if first is None or len(positions) > 1:
-            unread = [n for n in positions if _first_reader(tx, session, batch, [n]) is None]
-            holders.leftovers |= {session} if unread else set()
+        if not all(readers.first(batch, [n]) for n in positions):
+            holders.leftovers.add(readers.session)
 
 
 def _named(batch: Batch, digests: set[bytes]) -> dict[bytes, list[int]]:
@@ -94,41 +149,15 @@ def _named(batch: Batch, digests: set[bytes]) -> dict[bytes, list[int]]:
     return found
 
 
-def _first_reader(tx: Tx, session: int, batch: Batch, positions: list[int]) -> CheckpointRow | None:
-    """Return the first checkpoint that reads one of these positions of a row.
-
-    New messages among old ones, as of a shortened conversation, stand in a lineage without
-    checkpoints: those that read them are of lineages that point into it.
-    """
-    if own := _reading(tx, batch.lineage, batch.log, min(positions)):
-        return own[0]
-    threads = In([row.pk for row in tx.find(ThreadRow, session=session)])
-    found: list[CheckpointRow] = []
-    for lineage in tx.find(Lineage, thread=threads):
-        at = 0
-        for piece in inherited_pieces(lineage).get(batch.log, []):
-            inside = [n for n in positions if piece.start <= n < piece.stop]
-            if piece.lineage == batch.lineage and inside:
-                beyond = at + min(inside) - piece.start
-                found += _reading(tx, lineage.pk, batch.log, beyond)[:1]
-            at += piece.stop - piece.start
-    return min(found, key=lambda row: (row.at, row.cid), default=None)
-
-
-def _reading(tx: Tx, lineage: int, log: str, at: int) -> list[CheckpointRow]:
-    """Return the checkpoints of a lineage that read a log of theirs beyond ``at``, by step."""
-    rows = tx.find(CheckpointRow, lineage=lineage, order="step")
-    return [row for row in rows if (lengths := log_lengths(row).get(log)) and lengths[0] > at]
-
-
 # --- states ---
 
 
-def _find_named(tx: Tx, states: set[int], holders: Holders) -> None:
-    for pk in states:
-        if named := tx.find(CheckpointRow, state=pk, limit=1):
-            holders.checkpoints += named
-            states = states - {pk}
+def _find_named(source: Source, states: set[int], holders: Holders) -> None:
+    tx = source.tx
+    cids, named = tx.columns(CheckpointRow, "cid", "state", state=In(list(states)))
+    first = dict(zip(reversed(named), reversed(cids), strict=True))
+    holders.checkpoints += tx.find(CheckpointRow, cid=In(list(first.values())))
+    states = states - first.keys()
     if not states:
         return
     standing: dict[int, list[int]] = defaultdict(list)  # on which states others stand
@@ -140,16 +169,7 @@ def _find_named(tx: Tx, states: set[int], holders: Holders) -> None:
         while waiting:
             above = standing[waiting.pop()]
             waiting += above
-            rows = tx.find(CheckpointRow, state=In(above))
-            sessions |= {_session_of(tx, row.lineage) for row in rows}
+            (lineages,) = tx.columns(CheckpointRow, "lineage", state=In(above))
+            sessions |= {_session_of(source, lineage) for lineage in set(lineages)}
         holders.leftovers |= sessions
         holders.orphans |= set() if sessions else {pk}
-
-
-def _session_of(tx: Tx, lineage: int) -> int:
-    """Return the key of a lineage's session."""
-    row = tx.one(Lineage, pk=lineage)
-    thread = tx.one(ThreadRow, pk=row.thread) if row is not None else None
-    if thread is None:
-        raise Corrupted(f"lineage {lineage} belongs to no thread")
-    return thread.session

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from ..codec import LOG_PLACE, decompress, decompress_against, kind_of, unpack
@@ -13,10 +14,14 @@ from ..model import Checkpoint, CheckpointInfo, Thread, WorkflowRun, id_from_byt
 from ..store import CheckpointRow, In, RunRow, TagRow, ThreadRow
 from ..summaries import labels_of
 from .prepare import AGAINST, NO_RESULT, PART, STORED, TRIGGERS, dictionary_of, log_lengths
-from .saying import last_messages, summary
+from .saying import changes, last_messages, summary
 from .source import MESSAGES, Source
 
 __all__ = ["checkpoint", "infos", "moment", "result_of", "run_of", "state_of", "threads"]
+
+
+Known = dict[int, CheckpointRow]
+"""Rows by cid."""
 
 
 def moment(millis: int) -> datetime:
@@ -37,54 +42,53 @@ def infos(
     tags = defaultdict(list)
     for tag in source.tx.find(TagRow, checkpoint=In([row.cid for row in rows])):
         tags[tag.checkpoint].append(tag.name)
-    parents = _parents(source, rows)
+    known = {row.cid: row for row in rows}
+    wanted = [row.parent for row in rows if row.parent is not None and row.parent not in known]
+    known.update({row.cid: row for row in source.tx.find(CheckpointRow, cid=In(wanted))})
     metas = {
         row.cid: (None, None, None) if row.meta is None else unpack(row.meta, source.blobs)
         for row in rows
     }
+    untold = [row for row in rows if metas[row.cid][2] is None]
+    if quiet := [row for row in untold if not row.own and row.result is None]:
+        before = [known[row.parent] for row in quiet if row.parent in known]
+        source.expect_states(row.state for row in (*quiet, *before))
     if said is None:
-        said = last_messages(source, [row for row in rows if metas[row.cid][2] is None])
+        said = last_messages(source, untold)
     return [
-        CheckpointInfo(
-            **_facts(source, row, parents[row.cid], sorted(tags[row.cid]), metas[row.cid], said)
-        )
+        CheckpointInfo(**_facts(source, row, known, sorted(tags[row.cid]), metas[row.cid], said))
         for row in rows
     ]
 
 
-def _parents(source: Source, rows: Sequence[CheckpointRow]) -> dict[int, tuple[str, ...]]:
-    """Return cid -> ids of the parents, read for all at once where they are still there."""
-    known = {row.cid: row for row in rows}
-    wanted = [row.parent for row in rows if row.parent is not None and row.parent not in known]
-    known.update({p.cid: p for p in source.tx.find(CheckpointRow, cid=In(wanted))})
-    found: dict[int, tuple[str, ...]] = {}
-    for row in rows:
-        if row.nparents == 1 and row.parent in known:
-            found[row.cid] = (id_from_bytes(known[row.parent].id),)
-        else:
-            found[row.cid] = tuple(id_from_bytes(p.id) for p in source.parents(row))
-    return found
+def _parents(source: Source, row: CheckpointRow, known: Known) -> list[CheckpointRow]:
+    if row.nparents == 1 and row.parent in known:
+        return [known[row.parent]]
+    return source.parents(row)
 
 
 def _facts(
     source: Source,
     row: CheckpointRow,
-    parents: tuple[str, ...],
+    known: Known,
     tags: list[str],
     meta: Any,
     said: dict[int, Any],
 ) -> dict[str, Any]:
     names = source.names(source.lineage(row.lineage).thread)
+    parents = _parents(source, row, known)
     metadata, next_node, given = meta
-    trigger = TRIGGERS[row.trigger]
+    if given is None:
+        changed = partial(changes, source, row, parents[0] if parents else None)
+        given = summary(row, TRIGGERS[row.trigger].value, said, metadata or {}, changed)
     edited = row.own < 0 and row.nparents == 1
     return {
         "id": id_from_bytes(row.id),
         "thread_id": names.thread,
         "session_id": names.session,
         "step": row.step,
-        "parents": parents,
-        "trigger": trigger,
+        "parents": tuple(id_from_bytes(parent.id) for parent in parents),
+        "trigger": TRIGGERS[row.trigger],
         "created_at": moment(row.at),
         "node": row.node,
         "next_node": next_node,
@@ -92,7 +96,7 @@ def _facts(
         "tags": tuple(tags),
         "labels": labels_of(metadata or {}, parents=len(parents), edited=edited),
         "metadata": metadata or {},
-        "summary": summary(row, trigger.value, said, metadata or {}) if given is None else given,
+        "summary": given,
         "digest": row.digest.hex(),
     }
 

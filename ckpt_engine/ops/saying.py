@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import codec
 from ..errors import CheckpointError
 from ..store import CheckpointRow
 from ..summaries import describe, short
-from .prepare import STORED
+from .prepare import STORED, log_lengths
 from .source import MESSAGES, Source
 
-__all__ = ["last_messages", "summary"]
+__all__ = ["changes", "last_messages", "summary"]
 
 _NEAR = 16  # places for each row, up to which all that lies between them is read
 _LITTLE = 4096  # bytes of a stored result that are looked into
+_SHOWN = 40  # bytes of a packed value of the state that is shown, not only its key
 
 
 def last_messages(source: Source, rows: Sequence[CheckpointRow]) -> dict[int, Any]:
@@ -48,8 +49,43 @@ def _read(source: Source, lineage: int, rows: list[CheckpointRow]) -> dict[int, 
     return {row.cid: codec.unpack(items[row.length - 1 - low], source.blobs) for row in rows}
 
 
+def changes(source: Source, row: CheckpointRow, parent: CheckpointRow | None) -> str | None:
+    """Return what a checkpoint changed in the state, in one line; ``None`` if nothing, or unread.
+
+    Args:
+        source: Where the states are found.
+        row: The checkpoint.
+        parent: Its parent, ``None`` for a first one.
+    """
+    try:
+        line = ", ".join(_changed(source, row, parent))
+    except (CheckpointError, KeyError):
+        return None
+    return short(line, 100) if line else None
+
+
+def _changed(source: Source, row: CheckpointRow, parent: CheckpointRow | None) -> Iterator[str]:
+    for name, (_, _, own) in log_lengths(row).items():
+        if own and name != MESSAGES:
+            yield f"{name} +{own}" if own > 0 else f"{name} replaced"
+    if row.state == (parent.state if parent else None):
+        return
+    before = source.state(parent.state).values if parent else {}
+    after = source.state(row.state).values
+    for key, packed in after.items():
+        if before.get(key) == packed or packed == codec.LOG_PLACE:
+            continue
+        plain = len(packed) <= _SHOWN and not codec.references(packed)
+        yield f"{key} = {short(codec.unpack(packed, {}))}" if plain else key
+    yield from (f"no {key}" for key in before if key not in after)
+
+
 def summary(
-    row: CheckpointRow, trigger: str, said: dict[int, Any], metadata: Mapping[str, Any]
+    row: CheckpointRow,
+    trigger: str,
+    said: dict[int, Any],
+    metadata: Mapping[str, Any],
+    changed: Callable[[], str | None],
 ) -> str:
     """Return one line about a checkpoint.
 
@@ -58,6 +94,7 @@ def summary(
         trigger: Why it was taken, for want of anything better.
         said: Its last message, if it is known, under its cid.
         metadata: Its metadata.
+        changed: Returns what it changed in the state; asked where there is nothing better.
     """
     error = metadata.get("exception")
     if isinstance(error, dict):
@@ -73,7 +110,11 @@ def summary(
     if (result := _result(row)) is not None:
         return result
     line, phase = row.node or trigger.replace("_", " "), metadata.get("phase")
-    return f"{line}: {short(phase, 40)}" if isinstance(phase, str) else line
+    if isinstance(phase, str):
+        return f"{line}: {short(phase, 40)}"
+    if (state := changed()) is not None:
+        return f"{row.node or 'state'}: {state}"
+    return line
 
 
 def _result(row: CheckpointRow) -> str | None:

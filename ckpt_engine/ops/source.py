@@ -8,7 +8,7 @@ says so and the same function runs again inside a read transaction.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -187,6 +187,7 @@ class Source:
         self._keep = not writes  # what a transaction wrote may yet be rolled back
         self._blobs: TxBlobs | None = None
         self._recent: dict[int, bytes] = {}
+        self._states: dict[int, StateRow] = {}
 
     @property
     def tx(self) -> Tx:
@@ -430,12 +431,23 @@ class Source:
                 self._caches.remember_state(found)
         return found
 
+    def expect_states(self, pks: Iterable[int | None]) -> None:
+        """Read the rows of states that will be asked for, and of those they stand on, together."""
+        wanted = set(pks)
+        while wanted := {pk for pk in wanted if pk is not None and not self._has_state(pk)}:
+            rows = self.tx.find(StateRow, pk=In(list(wanted)))
+            self._states.update({row.pk: row for row in rows})
+            wanted = {row.base for row in rows}
+
+    def _has_state(self, pk: int) -> bool:
+        return pk in self._states or self._caches.states.get(pk) is not None
+
     def _load_state(self, pk: int) -> LoadedState:
         rows: list[StateRow] = []
         at: int | None = pk
         values: dict[str, bytes] | None = None
         while at is not None and values is None:
-            row = self.tx.one(StateRow, pk=at)
+            row = self._states.get(at) or self.tx.one(StateRow, pk=at)
             if row is None or len(rows) > 64:
                 raise Corrupted(f"the row of state {at} is missing")
             rows.append(row)

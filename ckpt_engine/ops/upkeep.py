@@ -20,12 +20,9 @@ from .base import EngineBase
 from .cache import Lru
 from .place import Placed
 
-__all__ = ["AT_CLOSING", "Upkeep"]
+__all__ = ["Upkeep"]
 
 _log = logging.getLogger("ckpt_engine")
-AT_CLOSING = 0.5
-"""Seconds after which closing begins nothing more of what can wait for the next time."""
-
 _ENOUGH = 32  # loose rows of a lineage that are packed when there is time
 _AT_LAST = 128  # that are packed however busy the agents are
 _LULL = 0.1  # seconds without a commit after which there is time to pack
@@ -160,13 +157,12 @@ class Upkeep(EngineBase):
         await self._store.write_back()
         return OptimizeReport(sealed=gone, size_before=before, size_after=await self._store.size())
 
-    async def _end_upkeep(self) -> None:
-        """Stop the background work; pack what it takes little time to pack."""
+    async def _end_upkeep(self, deadline: float) -> None:
+        """Stop the background work; pack what can be until then, by the monotonic clock."""
         task, self._task = self._task, None
         if task is not None and not task.done():
             self._work.set()
             await task
-        deadline = time.monotonic() + AT_CLOSING
         try:
             while time.monotonic() < deadline and self._loose:
                 await self._seal(list(islice(self._loose, sealing.TOGETHER)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointNotFound, InvalidRequest, ThreadNotFound
@@ -63,7 +64,7 @@ async def find_target(
         run = (await engine.runs(session_id)).get(session_id)
         raise CheckpointNotFound(
             f"{asked}: thread {thread.branch!r} has steps 0 to {thread.step}; "
-            f"see them with: ckpt log {run.workflow_id if run else session_id}"
+            f"see them with: ckpt log {quote(run.workflow_id if run else session_id)}"
         )
     found = await engine.frontier_at(thread.id, step)
     head = await engine.get_info(thread.head) if thread.head else None

@@ -330,7 +330,12 @@ class VerbContract(ContractBase):
         listed = await engine.list_time_travel_points("t")
         points = [point for point in listed[::-1] if point.thread_id == "t"]
         lines = [point.summary for point in points]
-        assert lines[:4] == ["assistant: hi (+1)", "assistant calls f()", 'f: {"rows": 3}', "g"]
+        assert lines[:4] == [
+            "assistant: hi (+1)",
+            "assistant calls f()",
+            'f: {"rows": 3}',
+            "g: n = 1",
+        ]
         assert lines[4].startswith("conversation replaced (1): user: anew anew")
         assert (lines[4][-1], len(lines[4])) == ("…", 127)
         assert lines[5:7] == ["as I say", "work: enter"]
@@ -339,6 +344,25 @@ class VerbContract(ContractBase):
         assert labels == {4: ("edited",), 7: ("error",), 8: ("joined",)}
         whole = [await engine.get(point.id) for point in points]
         assert [(w.summary, w.labels) for w in whole] == [(p.summary, p.labels) for p in points]
+
+    async def test_a_list_says_what_changed_in_the_state(self, engine: CheckpointEngine) -> None:
+        plan = ["look it up", "compare what was found", "write it down"]
+        for state in (
+            {"budget": 3, "mood": "good"},
+            {"budget": 2, "mood": "good", "plan": plan},
+            {"budget": 2, "plan": [*plan, "send it"], "draft": "word " * 2000},
+            {"budget": 2, "plan": [*plan, "send it"], "draft": "word " * 2000},
+        ):
+            await engine.snapshot("t", state=state)
+        await engine.snapshot("t", append=[say("hello")], state={})
+        listed = await engine.list_time_travel_points("t")
+        assert [point.summary for point in listed[::-1]] == [
+            "state: budget = 3, mood = good",
+            "state: budget = 2, plan",
+            "state: plan, draft, no mood",
+            "manual",
+            "user: hello",
+        ]
 
     async def test_a_step_is_found_at_or_before(self, engine: CheckpointEngine) -> None:
         ids = [str(await engine.snapshot("t", append=[say(str(n))])) for n in range(4)]

@@ -92,6 +92,15 @@ def test_of_a_forgotten_session_no_command_is_named_that_would_not_find_it(ckpt:
     ckpt("run", QUESTION, "--id", "forgotten", "--again")
 
 
+def test_next_commands_name_what_was_asked_for_as_a_shell_takes_it(ckpt: Ckpt) -> None:
+    assert "ckpt tree 'two words'" in ckpt("run", QUESTION, "--id", "two words")
+    assert "see it: ckpt tree 'two words'" in ckpt("run", QUESTION, "--id", "two words", code=2)
+    ckpt("branch", "two words", "--step", "1", "--name", "side", "--follow")
+    for thread in ("side", "main"):
+        newest = ckpt.json("log", "two words", "--thread", thread)[0]["id"]
+        assert f"ckpt show {newest[:7]}" in ckpt("log", "two words", "--thread", thread)
+
+
 def test_run_as_json_gives_one_document(ckpt: Ckpt, ended: dict[str, Any]) -> None:
     assert ended["workflow_id"] == "looked-at"
     assert ended["ok"] is True
@@ -269,6 +278,7 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(
     assert "Traceback" not in said
 
 
+@pytest.mark.usefixtures("ended")
 def test_the_next_commands_lead_to_the_same_places(ckpt: Ckpt, tmp_path: Path) -> None:
     home = ckpt.env["CKPT_HOME"]
     elsewhere = Ckpt({**ckpt.env, "CKPT_HOME": str(tmp_path)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -109,7 +110,7 @@ def copy(
             return
         count = rows["checkpoint"]
         out.say(f"copied {count:,} checkpoints ({sum(rows.values()):,} rows), compared row by row")
-        out.following(f"ckpt verify --db {hide_password(target)}")
+        out.following(f"ckpt verify --db {quote(hide_password(target))}")
 
     run(work(), as_json=as_json)
 

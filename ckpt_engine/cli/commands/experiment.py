@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,7 +70,7 @@ def run(
             out.say("no worker listens yet; start one in another terminal: ckpt worker", "yellow")
         if detach:
             out.data({"experiment_id": handle.id, "started": new})
-            out.following(f"ckpt experiment status {read.name}")
+            out.following(f"ckpt experiment status {quote(read.name)}")
             return 0
         return await _follow(out, client, handle)
 
@@ -102,7 +103,9 @@ def status(
             out.say(f"{len(waiting)} trials wait for a person's score, such as:", "yellow")
             if report.ask:
                 out.say(clean(report.ask), "bold")
-            out.following(*(f"ckpt experiment score {name} {one} 0.8" for one in waiting[:3]))
+            out.following(
+                *(f"ckpt experiment score {quote(name)} {quote(one)} 0.8" for one in waiting[:3])
+            )
         return code_of(report)
 
     run_work(work(), as_json=as_json)
@@ -274,8 +277,8 @@ async def _follow(out: Output, client: Client, handle: object) -> int:
     if found.verdict is not None:
         choice = "" if found.verdict.winner else " --variant NAME"
         out.following(
-            f"ckpt experiment report {found.name} --html report.html",
-            f'ckpt experiment promote {found.name}{choice} --why "…"',
+            f"ckpt experiment report {quote(found.name)} --html report.html",
+            f'ckpt experiment promote {quote(found.name)}{choice} --why "…"',
         )
     return code_of(found)
 

@@ -95,22 +95,20 @@ def log(
             if follow:
                 return await _follow(out, settings, engine, session, address, namespace)
             found = await find_session(engine, session)
+            chosen = await current_thread(engine, found)
             if graph:
                 whole = await engine.get_checkpoint_tree(found.id)
                 stand = await statuses_of_threads(whole, settings.home, address, namespace)
                 _print_graph(out, whole, stand, limit)
             else:
-                chosen = (
-                    await find_thread(engine, found.id, thread)
-                    if thread
-                    else await current_thread(engine, found)
-                )
+                if thread:
+                    chosen = await find_thread(engine, found.id, thread)
                 points = await engine.list_time_travel_points(
                     chosen.id, limit=limit, before=before, trigger=_trigger(trigger), tag=tag
                 )
                 names = {t.id: t.branch for t in await engine.list_threads(found.id)}
                 _print_log(out, found, chosen, points, names)
-            out.following(f"ckpt show {_example(await current_thread(engine, found))}")
+            out.following(f"ckpt show {_example(chosen)}")
         return 0
 
     run(work(), as_json=as_json)
@@ -262,7 +260,7 @@ def _print_tree(out: Output, whole: CheckpointTree, stand: Mapping[str, str]) ->
     out.say(legend(whole), "dim")
     active = next(t for t in whole.threads if t.id == whole.active_thread)
     failed = [
-        f"ckpt log {whole.runs[thread].workflow_id} --follow"
+        f"ckpt log {shlex.quote(whole.runs[thread].workflow_id)} --follow"
         for thread, status in stand.items()
         if status in {"failed", "timed_out"}
     ]

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -259,7 +260,7 @@ def _config(address: str, namespace: str | None) -> ClientConnectConfig:
 def _question(settings: Settings) -> str:
     asked = "How many rainy days are there a year?" if settings.agent is None else "…"
     queue = settings.task_queue
-    other = f" --task-queue {queue}" if queue != type(settings)().task_queue else ""
+    other = f" --task-queue {quote(queue)}" if queue != type(settings)().task_queue else ""
     return f'ckpt run "{asked}"{other}'
 
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -183,7 +184,7 @@ async def _run(
     if detach:
         handle = await begin()
         out.data({"workflow_id": handle.id, "run_id": handle.first_execution_run_id})
-        out.following(f"ckpt log {handle.id} --follow")
+        out.following(f"ckpt log {quote(handle.id)} --follow")
         return 0
     async with open_engine(settings, create=True) as engine:  # before anything is started
         follower = None
@@ -236,11 +237,12 @@ async def follow_agent(
             "checkpoints": [info.id for info in follower.seen],
         }
     )
+    name = quote(handle.id)
     if outcome.error is None:
-        again = f'ckpt rewind {handle.id} --back 1 --say "look again"'
+        again = f'ckpt rewind {name} --back 1 --say "look again"'
     else:
-        again = f"ckpt rewind {handle.id} --back 0 --follow"
-    out.following(f"ckpt tree {handle.id}", again)
+        again = f"ckpt rewind {name} --back 0 --follow"
+    out.following(f"ckpt tree {name}", again)
     return 0 if outcome.error is None else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -187,7 +188,8 @@ class _Trip:
                 handle = client.get_workflow_handle(child.workflow_id)
                 return await follow_agent(self._out, engine, handle, follower)
             self._out.data({"session": address_of, **child.model_dump(mode="json")})
-            self._out.following(f"ckpt log {child.workflow_id} --follow", f"ckpt tree {address_of}")
+            follow = f"ckpt log {quote(child.workflow_id)} --follow"
+            self._out.following(follow, f"ckpt tree {quote(address_of)}")
         return 0
 
     async def _say(self, engine: CheckpointEngine, address_of: str, child: StartedChild) -> None:
