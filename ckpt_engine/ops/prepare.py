@@ -45,6 +45,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _SHORT = 24  # bytes up to which a result is stored as it is
 _LARGE = 64_000  # bytes from which on a result is stored apart: its row is read for much else
 
+_MANY = 2_000  # messages that take about as long to pack as others should have to wait
 _TAG = 100  # bytes that a tag takes, about
 _WORTH = 64  # bytes above which a run of old items is pointed at, rather than stored again
 
@@ -70,6 +71,11 @@ class Given:
     next_node: str | None = None
     summary: str | None = None
     metadata: Mapping[str, Any] | None = None
+
+    @property
+    def many(self) -> bool:
+        """Whether these are so many messages that packing them takes long."""
+        return len(self.append if self.messages is None else self.messages) > _MANY
 
     def check(self) -> None:
         """Refuse what is of the wrong type.

@@ -285,7 +285,11 @@ class Writing(Drafting):
         leaving = None if given is None else given.settle
         late = anew = False
         for _ in range(_ATTEMPTS):
-            draft = await self._look_up(partial(build, late), leaving)
+            if given is not None and given.many:
+                given.settle()
+                draft = await self._read(partial(build, late))  # not while everybody else waits
+            else:
+                draft = await self._look_up(partial(build, late), leaving)
             expect = Expect((thread,), ids, draft.size)
             try:
                 found = await self._store.write(partial(_place_or_find, draft=draft), expect)

@@ -6,6 +6,7 @@ import gc
 import json
 import random
 import sqlite3
+import threading
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ckpt_engine import Keyring, SnapshotConfig, create_checkpoint_engine
+from ckpt_engine import Keyring, SnapshotConfig, codec, create_checkpoint_engine
 from ckpt_engine.store import Blob
 from ckpt_engine.stores.transaction import SqlTx
 from ckpt_engine.summaries import short
@@ -174,6 +175,29 @@ async def test_rows_of_many_bytes_read_back(tmp_path: Path) -> None:
         assert latest is not None
         assert latest.messages == bodies * 3 + _LINES
         assert (await engine.verify()).ok
+
+
+@pytest.mark.parametrize(("many", "elsewhere"), [(10, False), (5000, True)])
+async def test_many_messages_are_packed_while_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int, *, elsewhere: bool
+) -> None:
+    on: set[int] = set()
+    pack = codec.pack_item
+
+    def noted(*args: Any) -> bytes:
+        on.add(threading.get_ident())
+        return pack(*args)
+
+    async with await create_checkpoint_engine(str(tmp_path / "a.db"), CONFIG) as engine:
+        await engine.snapshot("chat", append=["first"])
+        monkeypatch.setattr(codec, "pack_item", noted)
+        messages = [{"n": n} for n in range(many)]
+        await engine.snapshot("chat", append=messages)
+        await engine.snapshot("chat", messages=messages)
+        assert (threading.get_ident() not in on) == elsewhere
+        latest = await engine.get_latest("chat")
+        assert latest is not None
+        assert latest.messages == messages
 
 
 async def test_a_large_result_is_stored_apart_and_once(tmp_path: Path) -> None:
