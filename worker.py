@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
+import os
 import signal
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -136,6 +137,22 @@ async def main(settings: WorkerSettings | None = None) -> None:
         await stop.wait()
 
 
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+def _run() -> None:
+    try:
         asyncio.run(main())
+    except KeyboardInterrupt:
+        pass
+    except RuntimeError as err:
+        if "client connect" not in str(err):
+            raise
+        sys.stderr.write(
+            f"no Temporal server answers ({err}): start one with `ckpt server`, or set "
+            "TEMPORAL_ADDRESS\n"
+        )
+        sys.stderr.flush()
+        # a thread of the SDK may abort an interpreter that ends just now (sdk-python#300)
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    _run()

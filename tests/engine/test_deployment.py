@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,18 @@ def test_the_figures_of_the_page_are_those_of_the_configuration() -> None:
             assert getattr(config, name) == float(value), name
     assert "`group_size=256`" in PAGE
     assert "connections=4" in PAGE
+
+
+def test_a_worker_without_a_server_says_so(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, ROOT / "worker.py"],
+        cwd=tmp_path,
+        env={**os.environ, "TEMPORAL_ADDRESS": "127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("no Temporal server answers")
+    assert "ckpt server" in line
