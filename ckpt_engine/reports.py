@@ -61,11 +61,13 @@ class Problem:
         kind: Kind of row, such as ``checkpoint`` or ``batch``.
         where: Which one.
         what: What is wrong with it.
+        threads: Ids of the threads that have it, those that could be found.
     """
 
     kind: str
     where: str
     what: str
+    threads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

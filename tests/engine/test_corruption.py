@@ -165,3 +165,23 @@ async def test_every_missing_row_is_found(sound: Path, tmp_path: Path, table: st
         if not await _is_found(tmp_path / "b.db"):
             missed.append(gone)
     assert missed == []
+
+
+@pytest.mark.parametrize(("table", "rows"), [
+    ("batch", "SELECT b.pk, b.body, t.name FROM batch b JOIN lineage l ON b.lineage = l.pk"),
+    ("state", "SELECT s.pk, s.body, t.name FROM state s JOIN checkpoint c ON c.state = s.pk "
+     "JOIN lineage l ON c.lineage = l.pk"),
+    ("blob", "SELECT b.pk, b.body, t.name FROM blob b JOIN blob_ref r ON r.blob = b.pk "
+     "AND r.owner_kind = 0 JOIN batch m ON r.owner = m.pk JOIN lineage l ON m.lineage = l.pk"),
+])  # fmt: skip
+async def test_damage_leads_to_the_threads_that_have_it(
+    sound: Path, tmp_path: Path, table: str, rows: str
+) -> None:
+    with _changed(sound, tmp_path / "b.db") as db:
+        found = db.execute(f"{rows} JOIN thread t ON l.thread = t.pk").fetchall()
+        pk, body, thread = found[-1]
+        db.execute(f"UPDATE {table} SET body = ? WHERE pk = ?", (_flipped(body), pk))
+    async with await create_checkpoint_engine(str(tmp_path / "b.db"), CONFIG) as engine:
+        problems = (await engine.verify()).problems
+    assert any(p.kind == table and thread in p.threads for p in problems)
+    assert all(p.threads for p in problems), "each of them leads somewhere"

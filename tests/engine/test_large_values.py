@@ -153,6 +153,14 @@ async def test_no_verb_holds_more_than_about_twice_the_content(
         assert await _peak(lambda: engine.get_latest("chat")) < 2.2 * size
 
 
+async def test_verify_holds_few_large_values_at_a_time(tmp_path: Path) -> None:
+    size, grows = 1_000_000, random.Random(3)
+    async with await create_checkpoint_engine(str(tmp_path / "a.db"), CONFIG) as engine:
+        for _ in range(40):
+            await engine.snapshot("chat", append=[{"image": grows.randbytes(size)}])
+        assert await _peak(engine.verify) < 15 * size
+
+
 async def test_rows_of_many_bytes_read_back(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     grows = random.Random(2)

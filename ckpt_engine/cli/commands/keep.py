@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -172,7 +173,7 @@ def verify(home: Home = None, db: Database = None, as_json: Json = False) -> Non
         out = Output(as_json, settings)
         async with open_engine(settings) as engine:
             report = await engine.verify()
-        problems = [{"kind": p.kind, "where": p.where, "what": p.what} for p in report.problems]
+        problems = [asdict(problem) for problem in report.problems]
         out.data(
             {
                 "ok": report.ok,
@@ -183,7 +184,8 @@ def verify(home: Home = None, db: Database = None, as_json: Json = False) -> Non
         )
         if not as_json:
             for problem in report.problems:
-                out.say(f"{problem.kind} {problem.where}: {problem.what}")
+                of = f" ({', '.join(problem.threads)})" if problem.threads else ""
+                out.say(f"{problem.kind} {problem.where}{of}: {problem.what}")
             looked = f"{_count(report.checkpoints, 'checkpoint')} of "
             looked += _count(report.threads, "thread")
             out.say(f"{looked}: {'sound' if report.ok else _count(len(problems), 'problem')}")
