@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ckpt_engine.codec import compress
+from ckpt_engine.codec import compress, decompress
 from ckpt_engine.errors import Corrupted
 from ckpt_engine.ops import ahead
 from ckpt_engine.ops.ahead import contents
@@ -37,24 +37,43 @@ def test_the_reader_never_waits_for_a_thread_that_is_busy() -> None:
         free.set()
 
 
-def test_the_other_thread_takes_a_share() -> None:
-    some = rows()
-    reading = contents(some)
-    first, _ = next(reading)
+@pytest.fixture
+def ahead_of_the_reader(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what gets the size of each content that the other thread decompresses."""
+    sizes: list[int] = []
+    reader = threading.get_ident()
+
+    def noted(codec: int, body: bytes) -> bytes:
+        content = decompress(codec, body)
+        if threading.get_ident() != reader:
+            sizes.append(len(content))
+        return content
+
+    monkeypatch.setattr(ahead, "decompress", noted)
+    return sizes
+
+
+def test_the_other_thread_takes_a_share(ahead_of_the_reader: list[int]) -> None:
+    reading = contents(rows())
+    next(reading)
     assert ahead._helper.submit(lambda: True).result(60)  # behind what it was given
-    assert first.body
-    assert not any(row.body for row, _ in reading), "nothing was left for the reader"
+    assert len(ahead_of_the_reader) == len(list(reading)), "nothing was left for the reader"
 
 
-def test_only_so_much_is_held_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_much_is_held_ahead(
+    monkeypatch: pytest.MonkeyPatch, ahead_of_the_reader: list[int]
+) -> None:
     monkeypatch.setattr(ahead, "_MOST", 200_000)
     reading = contents(rows())
     found = [next(reading)]
     assert ahead._helper.submit(lambda: True).result(60)
     found += reading
     assert [content for _, content in found] == CONTENTS
-    held = [content for row, content in found if not row.body]
-    assert 200_000 <= sum(map(len, held)) < 300_000
+    assert 200_000 <= sum(ahead_of_the_reader) < 300_000
+
+
+def test_a_content_comes_without_the_body_it_was_made_of() -> None:
+    assert not any(row.body for row, _ in contents(rows()))
 
 
 @pytest.mark.parametrize("damaged", [0, 20, 39])
