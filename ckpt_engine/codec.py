@@ -50,6 +50,7 @@ __all__ = [
     "likely_references",
     "pack",
     "pack_item",
+    "parts_apart",
     "recompress",
     "references",
     "seal",
@@ -78,6 +79,7 @@ BLOB_MIN = 4096
 MAX_BLOB = 900_000_000
 """Largest single string or bytes, in bytes; SQLite ends at a thousand million."""
 
+_LOOSE = 1_000  # bytes from which on a packed message is copied, to take no more room than it has
 _STREAMED = 1_000_000  # bytes of items from which on they are compressed one after the other
 
 EMPTY_CHAIN = bytes(16)
@@ -94,6 +96,7 @@ LOG_PLACE = _encode(_Ext(_LOG, b""))
 """Stands in a packed state for a list that is kept as a log."""
 _LOWEST, _HIGHEST = -(2**63), 2**64 - 1
 _AS_THEY_ARE = frozenset((type(None), bool, float))
+_UNCHANGING = _AS_THEY_ARE | {str, int, bytes}
 NIL = _encode(None)
 """``None``, packed."""
 _raw_list = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -210,22 +213,31 @@ def _plain(value: Any) -> Any:
     )
 
 
-def settled(value: Any, depth: int = 0) -> Any:
+def settled(value: Any) -> Any:
     """Return the value as it is now, in containers of its own.
 
-    What cannot be stored stays in it, so that packing refuses it and says where it is.
+    One that cannot be stored comes back itself, so that packing refuses it and says where.
     """
-    kind = type(value)
-    if kind is str or kind in _AS_THEY_ARE or kind is int or kind is bytes or depth > MAX_DEPTH:
-        return value
-    if kind is dict:
-        return {key: settled(item, depth + 1) for key, item in value.items()}
-    if kind is list or kind is tuple:
-        return [settled(item, depth + 1) for item in value]
     try:
-        return settled(_plain(value), depth + 1)
+        return _settled(value, 0)
     except _RefusedError:
         return value
+
+
+def _settled(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if kind in _UNCHANGING:
+        return value
+    if depth > MAX_DEPTH:  # with what is beside it, one that contains itself would never end
+        raise _RefusedError("nested too deep")
+    if kind is dict:
+        return {
+            key: item if type(item) in _UNCHANGING else _settled(item, depth + 1)
+            for key, item in value.items()
+        }
+    if kind is list or kind is tuple:
+        return [item if type(item) in _UNCHANGING else _settled(item, depth + 1) for item in value]
+    return _settled(_plain(value), depth)
 
 
 def _clean_object(value: dict[Any, Any], depth: int, blobs: Blobs | None, *, strict: bool) -> Any:
@@ -310,15 +322,29 @@ def pack_item(value: Any, blobs: Blobs, where: str, place: int) -> bytes:
     """Return a message packed; what is large in it, also a list or object, goes into ``blobs``."""
     own: Blobs = {}
     packed = pack(value, own, where, place)
-    if len(packed) >= BLOB_MIN and _is_map(packed):
-        parts = split_map(packed)
-        apart = shared_parts(parts, own)
-        if apart:
-            packed = join_map({**parts, **apart})
-            own = {digest: own[digest] for digest in references(packed)}
+    if len(packed) >= BLOB_MIN:
+        packed, own = parts_apart(packed, own)
     if own:
         blobs.update(own)
-    return packed
+    # the encoder's own took more room and keeps it: half as much again, with many messages
+    return bytes(memoryview(packed)) if _LOOSE < len(packed) < BLOB_MIN else packed
+
+
+def parts_apart(packed: bytes, blobs: Blobs) -> tuple[bytes, Blobs]:
+    """Return a packed value with the large lists and objects under its keys apart, and all blobs.
+
+    Args:
+        packed: The value.
+        blobs: What it names.
+    """
+    if not _is_map(packed):
+        return packed, blobs
+    parts, found = split_map(packed), dict(blobs)
+    apart = shared_parts(parts, found)
+    if not apart:
+        return packed, blobs
+    packed = join_map({**parts, **apart})
+    return packed, {digest: found[digest] for digest in references(packed)}
 
 
 def shared_parts(
@@ -498,10 +524,6 @@ def compress(content: bytes, *, level: int = 1) -> tuple[int, bytes]:
         body = _compressor(level).compress(content)
         if len(body) < len(content) + 4:
             return FORMAT << 4 | ZSTD, body
-    return _raw(content)
-
-
-def _raw(content: bytes) -> tuple[int, bytes]:
     return FORMAT << 4 | RAW, content + zlib.crc32(content).to_bytes(4, "big")
 
 
@@ -518,8 +540,11 @@ def compress_array(items: Sequence[bytes]) -> tuple[int, bytes]:
             stream.write(item)
     if body.tell() < len(header) + size + 4:
         return FORMAT << 4 | ZSTD, body.getvalue()
-    del body
-    return _raw(join_array(items))
+    del body, stream
+    crc = zlib.crc32(header)
+    for item in items:
+        crc = zlib.crc32(item, crc)
+    return FORMAT << 4 | RAW, b"".join((header, *items, crc.to_bytes(4, "big")))
 
 
 def content_size(codec: int, body: bytes) -> int:

@@ -77,22 +77,13 @@ class EngineBase:
             self._caches.clear()
             return await self._store.read(lambda tx: work(Source(self._caches, tx)))
 
-    async def _look_up(
-        self, work: Callable[[Source], T], leaving: Callable[[], None] | None = None
-    ) -> T:
-        """Run ``work`` from memory, in a read transaction where that does not suffice.
-
-        Args:
-            work: What is to be done.
-            leaving: Called before it is done on another thread.
-        """
+    async def _look_up(self, work: Callable[[Source], T]) -> T:
+        """Run ``work`` from memory, in a read transaction where that does not suffice."""
         self._check_open()
         try:
             found = work(Source(self._caches))
         except MissError:
             self._looked_up(hit=False)
-            if leaving is not None:
-                leaving()
             return await self._read(work)
         self._looked_up(hit=True)
         return found

@@ -45,6 +45,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _SHORT = 24  # bytes up to which a result is stored as it is
 _LARGE = 64_000  # bytes from which on a result is stored apart: its row is read for much else
 
+_HUGE = 4_000_000  # bytes from which on a result is not compared with its step's messages
 _MANY = 2_000  # messages that take about as long to pack as others should have to wait
 _TAG = 100  # bytes that a tag takes, about
 _WORTH = 64  # bytes above which a run of old items is pointed at, rather than stored again
@@ -90,17 +91,15 @@ class Given:
         check_object(self.metadata, "metadata", optional=True)
 
     def settle(self) -> None:
-        """Take the values as they are now, before another thread reads them.
-
-        What the caller holds may change meanwhile, between one key and the next.
-        """
-        for name in ("messages", "append"):
-            if (values := getattr(self, name)) is not None:
-                setattr(self, name, codec.settled(list(values)))
+        """Take the values as they are now: what the caller holds may change at any ``await``."""
+        same = bool(self.append) and self.tools_result is self.append[-1]  # packed once then
+        if self.messages is not None:
+            self.messages = codec.settled(list(self.messages))
+        self.append = codec.settled(list(self.append))
         for name in ("state", "state_set", "metadata"):
             if (values := getattr(self, name)) is not None:
                 setattr(self, name, codec.settled(dict(values)))
-        self.tools_result = codec.settled(self.tools_result)
+        self.tools_result = self.append[-1] if same else codec.settled(self.tools_result)
 
 
 @dataclass(slots=True)
@@ -404,15 +403,15 @@ def _result(value: Any, log: LogDraft, blobs: codec.Blobs) -> tuple[bytes, int]:
         if log.blobs and (same := log.blobs.get(codec.digest_of(whole))) is not None:
             found = {}
             packed = codec.value_blob(same, found)
-        else:
+        elif len(whole) < _HUGE:
             own = dictionary_of(log.items[-log.own :], log.blobs)
             body = codec.compress_against(whole, own)
             if body is not None and len(body) < _LARGE:
                 return body, AGAINST
     if len(packed) >= _LARGE:
-        whole = codec.pack(value, None) if found else packed
-        found = {}
-        packed = codec.value_blob(whole, found)
+        packed, found = codec.parts_apart(packed, found)
+        if len(packed) >= _LARGE and not found:
+            packed = codec.value_blob(packed, found)
     blobs.update(found)
     code, body = codec.compress(packed)
     return bytes((code,)) + body, STORED

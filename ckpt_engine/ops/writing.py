@@ -280,16 +280,16 @@ class Writing(Drafting):
     ) -> Placed | CheckpointRow:
         """Prepare and place a draft, anew where another write was first.
 
-        What is ``given`` is settled before another thread makes a draft of it.
+        What is ``given`` is taken as it is now, however often a draft is made of it.
         """
-        leaving = None if given is None else given.settle
+        many = False
+        if given is not None:
+            given.settle()
+            many = given.many
         late = anew = False
         for _ in range(_ATTEMPTS):
-            if given is not None and given.many:
-                given.settle()
-                draft = await self._read(partial(build, late))  # not while everybody else waits
-            else:
-                draft = await self._look_up(partial(build, late), leaving)
+            # many messages are not packed while everybody else waits
+            draft = await (self._read if many else self._look_up)(partial(build, late))
             expect = Expect((thread,), ids, draft.size)
             try:
                 found = await self._store.write(partial(_place_or_find, draft=draft), expect)
@@ -309,8 +309,6 @@ class Writing(Drafting):
                 continue
             break
         else:
-            if leaving is not None:
-                leaving()
             draft, found = await self._store.write(
                 partial(_make_and_place, build=build, late=late, caches=self._caches),
                 Expect((thread,), ids),

@@ -170,18 +170,19 @@ class SqliteTx(SqlTx):
 
     def _keep_floor(self, table: type[Any], top: int) -> None:
         """Remember the highest key that was ever given, since its row is gone."""
-        row = sealed(Meta(floor_key(table), str(top)))
+        row = sealed(Meta(floor_key(table), str(max(top, self._floor(table)))))
         self._db.execute('INSERT OR REPLACE INTO "meta" VALUES (?, ?, ?)', row)
+
+    def _floor(self, table: type[Any]) -> int:
+        sql = 'SELECT CAST("value" AS INTEGER) FROM "meta" WHERE "key" = ?'
+        found = self._db.execute(sql, (floor_key(table),)).fetchone()
+        return int(found[0]) if found else 0
 
     def next_pk(self, table: type[R]) -> int:
         top = self._next.get(table)
         if top is None:
-            floor = self._db.execute(
-                'SELECT CAST("value" AS INTEGER) FROM "meta" WHERE "key" = ?',
-                (floor_key(table),),
-            ).fetchone()
             self._flush(table)
-            top = max(self._top(table), floor[0] if floor else 0)
+            top = max(self._top(table), self._floor(table))
         self._next[table] = top + 1
         return top + 1
 

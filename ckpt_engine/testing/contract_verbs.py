@@ -456,6 +456,38 @@ class VerbContract(ContractBase):
         assert found.metadata["n"] == [20_000]
         assert (await engine.verify()).problems == ()
 
+    async def test_also_where_another_snapshot_of_the_thread_was_first(
+        self, engine: CheckpointEngine
+    ) -> None:
+        await engine.snapshot("t", append=["begin"])
+        messages, state, rows = ["b"], {"k": [1]}, [1]
+        both = (
+            asyncio.ensure_future(engine.snapshot("t", append=["a"])),
+            asyncio.ensure_future(
+                engine.snapshot(
+                    "t", append=messages, state=state, tools_result=rows, metadata={"rows": rows}
+                )
+            ),
+        )
+        await asyncio.sleep(0)
+        messages.append("later")
+        state["k"].append(2)
+        rows.append(2)
+        await asyncio.gather(*both)
+        found = await engine.get_latest("t")
+        assert (found.messages, found.state) == (["begin", "a", "b"], {"k": [1]})
+        assert (found.tools_result, found.metadata["rows"]) == ([1], [1])
+
+    async def test_what_contains_itself_twice_is_refused(self, engine: CheckpointEngine) -> None:
+        tree: dict[str, Any] = {"children": []}
+        tree["children"] += [{"parent": tree}, {"parent": tree}]
+        for known in (False, True):
+            for append in ([tree], [*range(2001), tree]):
+                with pytest.raises(Unstorable, match="contains itself"):
+                    await engine.snapshot("t", append=append)
+            if not known:
+                await engine.snapshot("t")
+
     async def test_what_an_observer_raises_is_logged_and_hinders_nobody(
         self, engine: CheckpointEngine, caplog: pytest.LogCaptureFixture
     ) -> None:

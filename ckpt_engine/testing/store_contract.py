@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
@@ -38,6 +38,8 @@ from ..store import (
 )
 
 __all__ = ["StoreContract", "rows_of_every_kind"]
+
+T = TypeVar("T")
 
 
 def _thread(pk: int, **given: Any) -> ThreadRow:
@@ -322,6 +324,30 @@ class StoreContract(ABC):
             assert await again.write(lambda tx: tx.next_pk(Batch)) > 1
         finally:
             await again.close()
+
+    async def test_keys_do_not_come_again_however_they_went(self, tmp_path: Path) -> None:
+        if not self.durable:
+            return
+
+        def add(tx: Tx) -> None:
+            tx.insert(_batch(tx.next_pk(Batch)))
+
+        def drop_newest(tx: Tx) -> int:
+            newest: int = tx.find(Batch, order="-pk")[0].pk
+            tx.delete(Batch, pk=newest)
+            return newest
+
+        async def by_one_that_remembers_nothing(work: Callable[[Tx], T]) -> T:
+            store = await self.open_store(tmp_path)
+            try:
+                return await store.write(work)
+            finally:
+                await store.close()
+
+        for _ in range(3):
+            await by_one_that_remembers_nothing(add)
+        taken = {await by_one_that_remembers_nothing(drop_newest) for _ in range(3)}
+        assert await by_one_that_remembers_nothing(lambda tx: tx.next_pk(Batch)) not in taken
 
 
 def _bare(row: Any) -> Any:

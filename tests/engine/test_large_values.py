@@ -244,6 +244,23 @@ async def test_a_list_that_is_message_and_result_is_stored_once(tmp_path: Path) 
             assert db.execute("SELECT count(*) FROM blob").fetchone()[0] == 0
 
 
+async def test_texts_in_a_large_result_are_shared_as_everywhere(tmp_path: Path) -> None:
+    path, text = tmp_path / "a.db", _TEXT[:5000]
+    async with await create_checkpoint_engine(str(path), CONFIG) as engine:
+        taken = str(await engine.snapshot("said", append=[{"role": "tool", "content": text}]))
+        for n, result in enumerate(([text, *range(30_000)], {"text": text, "rows": _LINES[:100]})):
+            await engine.snapshot(f"t{n}", append=["next"], tools_result=result)
+            found = await engine.get_latest(f"t{n}")
+            assert found is not None
+            assert found.tools_result == result
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT count(*) FROM blob").fetchone()[0] == 2, "the text, the rows"
+        assert (await engine.verify()).ok
+        for n in range(2):
+            assert taken in (await engine.forget(session_id=f"t{n}")).kept
+        assert (await engine.verify()).ok
+
+
 @pytest.mark.parametrize(
     "value",
     [
