@@ -37,10 +37,12 @@ class GraphNode(NamedTuple, Generic[K]):
     Attributes:
         step: Its number, greater than every parent's.
         parents: Their names; the first one is the line it extends.
+        number: Which of those of the same step is named first, since names are random.
     """
 
     step: int
     parents: tuple[K, ...]
+    number: int = 0
 
 
 Lookup = Callable[[K], GraphNode[K]]
@@ -132,7 +134,8 @@ def merge_bases(ours: Iterable[str], theirs: Iterable[str], lookup: Lookup[str])
 
     Best means that no other common ancestor descends from it. There is one, or none, or after
     criss-cross merges several. A side may be several checkpoints, which stands for their join.
-    Of those of the same step, what our side leads to comes first: ids are random.
+    Those of the same step come by number, so that no collection changes their order; of equal
+    number, what our side leads to comes first.
     """
     flags: dict[str, int] = {}
     for side, starts in ((_OURS, ours), (_THEIRS, theirs)):
@@ -158,7 +161,7 @@ def merge_bases(ours: Iterable[str], theirs: Iterable[str], lookup: Lookup[str])
                 undecided += not after & _STALE
             elif after & _STALE and not before & _STALE:
                 undecided -= 1
-    return tuple(bases)
+    return tuple(sorted(bases, key=lambda i: (-lookup(i).step, lookup(i).number)))
 
 
 def merge_base(ours: str, theirs: str, lookup: Lookup[str]) -> str | None:

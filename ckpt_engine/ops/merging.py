@@ -170,7 +170,8 @@ class Merging(Writing):
 def node(source: Source, checkpoint_id: str) -> GraphNode[str]:
     """Return what the graph knows of a checkpoint."""
     row = source.checkpoint(checkpoint_id)
-    return GraphNode(row.step, tuple(id_from_bytes(p.id) for p in source.parents(row)))
+    parents = tuple(id_from_bytes(p.id) for p in source.parents(row))
+    return GraphNode(row.step, parents, row.cid)
 
 
 def _content(source: Source, row: CheckpointRow) -> Content:

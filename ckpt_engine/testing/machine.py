@@ -10,6 +10,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Coroutine
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -58,6 +59,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="ckpt-machine-"))
         self.kept: dict[str, Kept] = {}
         self.erased: set[str] = set()
+        self.numbers = count()
         self.lines: dict[str, Line] = {}
         self.engine: Any = self.run(self.open_engine(self.folder))
 
@@ -81,7 +83,7 @@ class EngineMachine(RuleBasedStateMachine):
     def lookup(self, checkpoint_id: str) -> GraphNode[str]:
         """Return a node of the model's graph."""
         kept = self.kept[checkpoint_id]
-        return GraphNode(kept.step, kept.parents)
+        return GraphNode(kept.step, kept.parents, kept.number)
 
     def draw_thread(self, data: st.DataObject, *, with_head: bool = True) -> str:
         names = [n for n, t in self.lines.items() if t.head or not with_head]
@@ -96,6 +98,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert checkpoint_id is not None
         assert checkpoint_id not in self.kept
         before = [self.kept[parent].logged for parent in kept.parents]
+        kept.number = next(self.numbers)
         kept.logged = any(before) or isinstance(kept.state.get(LOG), list)
         self.kept[checkpoint_id] = kept
         self.lines[kept.thread].head = checkpoint_id

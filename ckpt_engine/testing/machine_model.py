@@ -35,7 +35,10 @@ few = st.lists(messages, max_size=3)
 
 @dataclass
 class Kept:
-    """What the model knows of a checkpoint; ``logged``: the log was there before, if only once."""
+    """What the model knows of a checkpoint.
+
+    ``logged``: the log was there before, if only once. ``number``: as the how many-th it came.
+    """
 
     thread: str
     step: int
@@ -46,6 +49,7 @@ class Kept:
     next_node: str | None = None
     tags: set[str] = field(default_factory=set)
     logged: bool = False
+    number: int = 0
 
 
 @dataclass

@@ -339,10 +339,11 @@ def test_survivors_keep_their_merge_bases_and_no_others_stay_for_it(
     session: list[Candidate], policy: RetentionPolicy
 ) -> None:
     plan = planned(session, policy, now=at(20))
-    graph = {c.id: GraphNode(c.step, c.parents) for c in session}
+    graph = {c.id: GraphNode(c.step, c.parents, n) for n, c in enumerate(session)}
     left = {
-        i: GraphNode(graph[i].step, nearest_kept(graph[i].parents, plan.drop, graph.__getitem__))
-        for i in plan.kept
+        i: node._replace(parents=nearest_kept(node.parents, plan.drop, graph.__getitem__))
+        for i, node in graph.items()
+        if i in plan.kept
     }
     bases: set[str] = set()
     for one, other in combinations(plan.kept, 2):
