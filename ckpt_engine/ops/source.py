@@ -454,12 +454,16 @@ class Source:
             at = row.base
             known = self._caches.states.get(at) if at is not None else None
             values = dict(known.values) if known is not None else None
-        for row in reversed(rows):
+        base, depth = rows[0].base, rows[0].depth
+        digest: bytes | None = None
+        while rows:
+            row = rows.pop()
             body = decompress(row.codec, row.body)
             values = split_map(body) if row.base is None else apply(values or {}, body)
+            digest = digest_of(body) if row.base is None else None
+            del row, body  # with large states, each of both is as much as all that is wanted
         values = values or {}
-        digest = digest_of(join_map(values))
-        return LoadedState(pk, rows[0].base, rows[0].depth, values, digest)
+        return LoadedState(pk, base, depth, values, digest or digest_of(join_map(values)))
 
 
 def batches(tx: Tx, log: str, piece: Piece) -> list[Batch]:
