@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .quickstart import check_url, create_checkpoint_engine
     from .retention import KEEP_AGE, KEEP_ALL, KEEP_LAST_N, KEEP_MILESTONES, RetentionPolicy
     from .retention_words import parse_retention
+    from .scopes import current_scope
 
 __all__ = [
     "KEEP_AGE",
@@ -114,6 +115,7 @@ __all__ = [
     "WrongKey",
     "check_url",
     "create_checkpoint_engine",
+    "current_scope",
     "new_checkpoint_id",
     "parse_retention",
 ]
@@ -131,6 +133,7 @@ _LAZY = {
     "SnapshotConfig": "config",
     "check_url": "quickstart",
     "create_checkpoint_engine": "quickstart",
+    "current_scope": "scopes",
     "parse_retention": "retention_words",
 }
 

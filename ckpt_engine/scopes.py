@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
+from functools import partial
 from itertools import count
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .checks import check_list, check_name, check_object, check_text, checked_tags
@@ -47,7 +50,7 @@ class Scope:
         name: What its checkpoints call their node.
         result: What the exit checkpoint stores as the step's result; set it inside.
         checkpoints: Ids of the checkpoints taken so far, oldest first.
-        parent: The scope around this one, if any.
+        parent: The scope around this one, as long as that is open.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Scope:
         self.name = name
         self.result: Any = None
         self.checkpoints: list[str] = []
-        self.parent = parent
+        self._around = parent
         self.interval: float | None = None
         self.newest = time.monotonic()
         self._trigger = trigger
@@ -82,6 +85,12 @@ class Scope:
         self._turn: asyncio.Lock = asyncio.Lock() if outermost is self else outermost._turn
         self._pending: dict[int, _Pending] = {} if outermost is self else outermost._pending
         self._open: list[Scope] = [] if outermost is self else outermost._open
+
+    @property
+    def parent(self) -> Scope | None:
+        """The scope around this one, as long as that is open."""
+        self._around = _still_open(self._around)  # what has ended is let go of
+        return self._around
 
     @property
     def depth(self) -> int:
@@ -175,16 +184,23 @@ class Scope:
             scope = scope.parent
         return line
 
-    async def _leave(self) -> None:
+    def _end(self) -> None:
+        """Take nothing more and be nobody's current scope, in whichever context that is called."""
+        self._ended = True
+        self._open.remove(self)
+        # lets go of it; no token is reset, as a generator may be closed in another context
+        _scope.set(current_scope())
+
+    async def _leave(self, **facts: Any) -> None:
         """Take the exit checkpoint; a result that cannot be stored is left out, with the reason."""
         try:
             try:
-                await self._exit(tools_result=self.result)
+                await self._exit(tools_result=self.result, metadata=facts)
             except (Unstorable, TooLarge) as refusal:
                 if self.result is None:
                     raise
                 _log.warning("result of %s left out of its checkpoint: %s", self._called, refusal)
-                await self._exit(metadata={"result_refused": str(refusal)})
+                await self._exit(metadata={**facts, "result_refused": str(refusal)})
         except Exception as trouble:
             self._forget_pending()
             trouble.add_note(f"{self._called} had done its work; only the checkpoint is missing")
@@ -232,12 +248,31 @@ _scope: ContextVar[Scope | None] = ContextVar("ckpt_scope", default=None)
 
 
 def current_scope() -> Scope | None:
-    """Return the innermost scope around the caller, or ``None``."""
-    return _scope.get()
+    """Return the innermost open scope around the caller, or ``None``.
+
+    So a function that ``snapshot_on`` decorates, or one that is called inside a scope, gets at it.
+
+    Example:
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL, thread_id="chat")
+        async def search(query: str) -> str:
+            current_scope().append({"role": "tool", "content": query.upper()})
+            return query.upper()
+
+        await search("weather")
+        assert (await engine.get_latest("chat")).messages[0]["content"] == "WEATHER"
+        assert current_scope() is None
+    """
+    return _still_open(_scope.get())
 
 
-@asynccontextmanager
-async def snapshot_scope(
+def _still_open(scope: Scope | None) -> Scope | None:
+    """Return a scope or, if it has ended, the innermost open one of those around it."""
+    while scope is not None and scope._ended:
+        scope = scope._around
+    return scope
+
+
+def snapshot_scope(
     engine: CheckpointEngine,
     thread_id: str,
     *,
@@ -248,7 +283,7 @@ async def snapshot_scope(
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     interval_seconds: float | None = None,
-) -> AsyncIterator[Scope]:
+) -> AbstractAsyncContextManager[Scope]:
     """Take a checkpoint on entering and one on leaving; an exception is recorded and re-raised.
 
     While the body runs, a checkpoint with trigger ``INTERVAL`` is taken whenever that long has
@@ -260,6 +295,11 @@ async def snapshot_scope(
     that cannot be stored, or makes the checkpoint too large, is left out of it, and
     ``metadata["result_refused"]`` says why.
 
+    In an async generator that is left early the scope ends when the generator is closed: where it
+    is left with ``contextlib.aclosing``, else soon after. The checkpoint on leaving then has
+    ``metadata["left_early"]``; where it cannot be taken any more, as the engine was closed before,
+    a warning is logged.
+
     Args:
         engine: Where the checkpoints go.
         thread_id: The thread; a new one is made for an unknown id.
@@ -269,7 +309,7 @@ async def snapshot_scope(
         state: The state, read anew each time; else it stays as it is.
         tags: Names for the exit checkpoint.
         metadata: Facts for every checkpoint; ``phase`` (``enter``, ``interval``, ``inside``,
-            ``exit``), ``depth`` and ``exception`` are added to them.
+            ``exit``), ``depth``, ``exception`` and ``left_early`` are added to them.
         interval_seconds: The interval; the configured one when absent.
 
     Raises:
@@ -284,7 +324,8 @@ async def snapshot_scope(
         assert (latest.messages, latest.tools_result) == (["found something"], {"pages": 3})
     """
     check_object(metadata, "metadata", optional=True)
-    scope = Scope(
+    begin = partial(
+        Scope,
         engine,
         check_name(thread_id, "a thread id"),
         trigger=parse_trigger(trigger),
@@ -293,31 +334,81 @@ async def snapshot_scope(
         state=state,
         tags=checked_tags(tags),
         metadata=metadata or {},
-        parent=_scope.get(),
     )
-    scope.interval = _interval(scope, interval_seconds)
-    await scope.snapshot(phase="enter")
-    scope._open.append(scope)
-    token = _scope.set(scope)
-    stop = asyncio.Event()
-    ticking = asyncio.create_task(_tick(scope, stop)) if scope.interval else None
-    try:
+    return _Around(begin, interval_seconds)
+
+
+class _Around:
+    """Enters a scope and leaves it.
+
+    No generator: a loop that ends would close that beside the one that the scope is used in.
+    """
+
+    def __init__(self, begin: Callable[..., Scope], interval_seconds: float | None) -> None:
+        self._begin = begin
+        self._interval_seconds = interval_seconds
+        self._entered = False
+
+    async def __aenter__(self) -> Scope:
+        if self._entered:
+            raise InvalidRequest("a scope is entered once: call snapshot_scope for each")
+        self._entered = True
+        scope = self._begin(parent=current_scope())
+        scope.interval = _interval(scope, self._interval_seconds)
+        await scope.snapshot(phase="enter")
+        scope._open.append(scope)
+        _scope.set(scope)
+        self._scope = scope
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        ticks = scope.interval is not None
+        self._ticking = asyncio.create_task(_tick(scope, self._stop)) if ticks else None
+        return scope
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        scope = self._scope
+        scope._end()
+        early = isinstance(error, GeneratorExit)
+        if early and (hindrance := self._hindrance(trace)):
+            _log.warning("%s was left early, without a checkpoint: %s", scope._called, hindrance)
+            return
         try:
-            yield scope
-        finally:
-            _scope.reset(token)
-            scope._ended = True
-            scope._open.remove(scope)
-            stop.set()
-            if ticking:
-                await asyncio.shield(ticking)
-    except GeneratorExit:  # nobody waits for this any more, and nothing can be awaited here
-        raise
-    except BaseException as error:
-        await asyncio.shield(scope._fail(error))
-        raise
-    else:
-        await scope._leave()
+            await self._stop_ticking()
+        except (Exception, asyncio.CancelledError) as stopped:
+            await asyncio.shield(scope._fail(stopped))
+            raise
+        if error is None:
+            await scope._leave()
+        elif early:
+            await scope._leave(left_early=True)
+        else:
+            await asyncio.shield(scope._fail(error))
+
+    async def _stop_ticking(self) -> None:
+        self._stop.set()
+        if self._ticking:
+            await asyncio.shield(self._ticking)
+
+    def _hindrance(self, trace: TracebackType | None) -> str | None:
+        """Say why no checkpoint can be taken on ``GeneratorExit``, if none can.
+
+        What closes an async generator waits for it, in a task; nothing waits for a coroutine that
+        is closed, nor for anything that is collected when its event loop does not run.
+        """
+        if self._scope.engine._closed:
+            return "the engine was closed before"
+        in_generator = trace and trace.tb_frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR
+        try:
+            in_task = asyncio.current_task() is not None
+            waits = in_task and asyncio.get_running_loop() is self._loop
+        except RuntimeError:  # no loop runs
+            waits = False
+        return None if in_generator and waits else "nothing waits for it any more"
 
 
 def _interval(scope: Scope, given: float | None) -> float | None:
@@ -336,7 +427,7 @@ def _interval(scope: Scope, given: float | None) -> float | None:
 async def _tick(scope: Scope, stop: asyncio.Event) -> None:
     """Take interval checkpoints until told to stop; one that fails is logged."""
     assert scope.interval is not None
-    while not stop.is_set():
+    while not scope._ended:
         wait = interval_wait(scope.newest, time.monotonic(), scope.interval)
         try:
             await asyncio.wait_for(stop.wait(), timeout=wait)

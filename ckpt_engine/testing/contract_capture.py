@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +30,17 @@ async def _points(engine: CheckpointEngine, thread: str = "t") -> list[Checkpoin
 
 def _phases(points: Sequence[CheckpointInfo]) -> list[str]:
     return [str(point.metadata["phase"]) for point in points]
+
+
+async def _stream(
+    engine: CheckpointEngine, name: str = "stream", **given: Any
+) -> AsyncGenerator[Scope, None]:
+    """Append a number and let the caller go on, again and again."""
+    async with engine.snapshot_scope("t", name=name, **given) as scope:
+        for number in range(5):
+            scope.append(number)
+            scope.result = number
+            yield scope
 
 
 async def _until(engine: CheckpointEngine, phase: str, count: int) -> None:
@@ -227,6 +239,100 @@ class CaptureContract(ContractBase):
         points = await _points(engine)
         assert _phases(points) == ["enter", "exit"]
         assert points[-1].metadata["exception"]["type"].endswith("GoneError")
+
+    async def test_a_generator_that_is_left_early_ends_its_scope(self, opened: OpenEngine) -> None:
+        engine = await opened(EVERY_TRIGGER)
+
+        @engine.snapshot_on(SnapshotTrigger.TOOL_CALL)
+        async def search() -> None: ...
+
+        async for scope in _stream(engine, interval_seconds=0.02):
+            if scope.result == 2:
+                break
+        await _until(engine, "exit", 1)  # the event loop closes it, in a context of its own
+        leave = await engine.get_latest("t")
+        assert (leave.messages, leave.tools_result) == ([0, 1, 2], 2)
+        assert leave.metadata["left_early"] is True
+        assert current_scope() is None
+        with pytest.raises(InvalidRequest, match="no thread"):
+            await search()
+        with pytest.raises(InvalidRequest, match="has ended"):
+            scope.append("too late")
+        before = len(await _points(engine))
+        async with engine.snapshot_scope("t", name="later", interval_seconds=0.02) as later:
+            assert later.parent is None
+            while len(later.checkpoints) < 4:  # noqa: ASYNC110 - the engine tells nobody
+                await asyncio.sleep(0.001)
+        assert {point.node for point in (await _points(engine))[before:]} == {"later"}
+
+    async def test_closing_a_generator_waits_for_its_last_checkpoint(
+        self, opened: OpenEngine
+    ) -> None:
+        engine = await opened(EVERY_TRIGGER)
+        async with engine.snapshot_scope("t", name="turn", interval_seconds=60) as turn:
+            async with aclosing(_stream(engine)) as stream:
+                assert await anext(stream) is current_scope()
+            assert current_scope() is turn
+            leave = await engine.get_latest("t")
+            assert (leave.node, leave.messages, leave.tools_result) == ("stream", [0], 0)
+            assert leave.metadata["phase"] == "exit"
+            stream = _stream(engine)
+            await anext(stream)
+            await asyncio.create_task(stream.aclose())
+            assert current_scope() is turn
+            assert (await engine.get_latest("t")).messages == [0, 0]
+
+    async def test_what_a_generator_cannot_commit_is_told_to_who_closes_it(
+        self, engine: CheckpointEngine
+    ) -> None:
+        stream = _stream(engine)
+        (await anext(stream)).append(object())
+        with pytest.raises(Unstorable) as refused:
+            await stream.aclose()
+        assert "stream had done its work" in refused.value.__notes__[0]
+        assert current_scope() is None
+
+    async def test_scopes_of_generators_side_by_side_end_in_any_order(
+        self, engine: CheckpointEngine
+    ) -> None:
+        one, two = _stream(engine, "one"), _stream(engine, "two")
+        await anext(one)
+        inner = await anext(two)
+        assert (inner.parent and inner.parent.name, inner.depth) == ("one", 1)
+        await one.aclose()
+        assert current_scope() is inner
+        assert (inner.parent, inner.depth) == (None, 0)
+        await two.aclose()
+        assert current_scope() is None
+
+    async def test_generators_that_are_left_one_after_another_are_not_within_each_other(
+        self, engine: CheckpointEngine
+    ) -> None:
+        for _ in range(5):
+            async for _ in _stream(engine):
+                break
+        await _until(engine, "exit", 5)
+        # the next one begins before the event loop can close the one before
+        assert max(point.metadata["depth"] for point in await _points(engine)) <= 1
+
+    async def test_a_generator_that_is_closed_after_its_engine_says_what_is_missing(
+        self, engine: CheckpointEngine, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stream = _stream(engine)
+        scope = await anext(stream)
+        await engine.close()
+        await stream.aclose()
+        assert "stream was left early, without a checkpoint: the engine was closed" in caplog.text
+        assert current_scope() is None
+        with pytest.raises(InvalidRequest, match="has ended"):
+            scope.append("too late")
+
+    async def test_a_scope_is_entered_once(self, engine: CheckpointEngine) -> None:
+        once = engine.snapshot_scope("t")
+        async with once:
+            with pytest.raises(InvalidRequest, match="once"):
+                await once.__aenter__()
+        assert _phases(await _points(engine)) == ["enter", "exit"]
 
     async def test_what_was_appended_is_committed_once(self, engine: CheckpointEngine) -> None:
         async with engine.snapshot_scope("t") as scope:

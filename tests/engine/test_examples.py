@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 import ckpt_engine
-from ckpt_engine import CheckpointEngine, create_checkpoint_engine
+from ckpt_engine import CheckpointEngine, create_checkpoint_engine, current_scope
 
 ROOT = Path(__file__).parents[2]
 VERBS = {
     name: getattr(CheckpointEngine, name)
     for name in dir(CheckpointEngine)
     if not name.startswith("_") and callable(getattr(CheckpointEngine, name))
-} | {"create_checkpoint_engine": create_checkpoint_engine}
+} | {"create_checkpoint_engine": create_checkpoint_engine, "current_scope": current_scope}
 
 
 def _example(verb: Callable[..., Any]) -> str:
