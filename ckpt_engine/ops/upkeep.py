@@ -70,7 +70,7 @@ class Upkeep(EngineBase):
 
     def _begin_upkeep(self) -> None:
         """See to it that the background work runs, also where the event loop is another one now."""
-        if (self._task is None or self._task.done()) and not self._closed:
+        if not (_runs(self._task) or self._closed):
             self._work = asyncio.Event()
             self._task = asyncio.create_task(self._keep_up(), name="ckpt upkeep")
 
@@ -160,7 +160,7 @@ class Upkeep(EngineBase):
     async def _end_upkeep(self, deadline: float) -> None:
         """Stop the background work; pack what can be until then, by the monotonic clock."""
         task, self._task = self._task, None
-        if task is not None and not task.done():
+        if task is not None and _runs(task):
             self._work.set()
             await task
         try:
@@ -168,3 +168,8 @@ class Upkeep(EngineBase):
                 await self._seal(list(islice(self._loose, sealing.TOGETHER)))
         except CheckpointError as err:
             _log.info("packing is left to the next time: %s", err)
+
+
+def _runs(task: asyncio.Task[None] | None) -> bool:
+    """Tell whether a task goes on; one begun as its event loop was ending never does."""
+    return task is not None and not task.done() and not task.get_loop().is_closed()

@@ -9,7 +9,6 @@ import pytest
 
 from ckpt_engine import (
     CheckpointEngine,
-    SnapshotConfig,
     create_checkpoint_engine,
     current_scope,
 )
@@ -39,8 +38,7 @@ def test_a_generator_that_is_left_to_the_end_of_its_loop_is_committed(
     kept = []
 
     async def main() -> CheckpointEngine:
-        config = SnapshotConfig(idle_seal_seconds=0)  # nothing is done in the background
-        engine = await create_checkpoint_engine("memory:", config)
+        engine = await create_checkpoint_engine("memory:")
         kept.append(stream(engine))
         async for _ in kept[0]:
             break
