@@ -131,7 +131,8 @@ class CheckpointInfo:
         labels: What is special about it, found by itself: ``joined``, ``edited``, ``error``,
             ``late``, ``gap``, ``disputed``.
         metadata: Small facts about the step (JSON object).
-        summary: One line for people, given or derived from its content.
+        summary: One line for people: as it was given, or derived from its content, with a
+            replacement character for what cannot be printed.
         digest: 32 hex digits over parents, content and metadata.
     """
 

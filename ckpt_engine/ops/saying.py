@@ -67,7 +67,7 @@ def changes(source: Source, row: CheckpointRow, parent: CheckpointRow | None) ->
 def _changed(source: Source, row: CheckpointRow, parent: CheckpointRow | None) -> Iterator[str]:
     for name, (_, _, own) in log_lengths(row).items():
         if own and name != MESSAGES:
-            yield f"{name} +{own}" if own > 0 else f"{name} replaced"
+            yield f"{short(name)} +{own}" if own > 0 else f"{short(name)} replaced"
     if row.state == (parent.state if parent else None):
         return
     before = source.state(parent.state).values if parent else {}
@@ -76,8 +76,8 @@ def _changed(source: Source, row: CheckpointRow, parent: CheckpointRow | None) -
         if before.get(key) == packed or packed == codec.LOG_PLACE:
             continue
         plain = len(packed) <= _SHOWN and not codec.references(packed)
-        yield f"{key} = {short(codec.unpack(packed, {}))}" if plain else key
-    yield from (f"no {key}" for key in before if key not in after)
+        yield f"{short(key)} = {short(codec.unpack(packed, {}))}" if plain else short(key)
+    yield from (f"no {short(key)}" for key in before if key not in after)
 
 
 def summary(
@@ -96,9 +96,10 @@ def summary(
         metadata: Its metadata.
         changed: Returns what it changed in the state; asked where there is nothing better.
     """
+    node = short(row.node, 100) if row.node else None
     error = metadata.get("exception")
     if isinstance(error, dict):
-        return short(f"{row.node or trigger}: {error.get('type')}: {error.get('message')}", 100)
+        return short(f"{node or trigger}: {error.get('type')}: {error.get('message')}", 100)
     edited = row.own < 0 and row.nparents < 2
     if row.cid in said:
         line = describe(said[row.cid])
@@ -108,12 +109,12 @@ def summary(
     if edited:
         return f"conversation replaced ({row.length})"
     if (result := _result(row)) is not None:
-        return result
-    line, phase = row.node or trigger.replace("_", " "), metadata.get("phase")
+        return f"{node}: {result}" if node else result
+    line, phase = node or trigger.replace("_", " "), metadata.get("phase")
     if isinstance(phase, str):
         return f"{line}: {short(phase, 40)}"
     if (state := changed()) is not None:
-        return f"{row.node or 'state'}: {state}"
+        return f"{node or 'state'}: {state}"
     return line
 
 
@@ -129,7 +130,7 @@ def _result(row: CheckpointRow) -> str | None:
         value = _unwrapped(value)
         if value is None:
             return None
-    return f"{row.node}: {short(value)}" if row.node else short(value)
+    return short(value)
 
 
 def _unwrapped(kept: dict[str, Any]) -> Any:

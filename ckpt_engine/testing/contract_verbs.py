@@ -364,6 +364,28 @@ class VerbContract(ContractBase):
             "user: hello",
         ]
 
+    async def test_a_list_can_be_printed_whatever_it_is_about(
+        self, engine: CheckpointEngine
+    ) -> None:
+        odd = "\x1b[31mred\x1b[0m\x00\n\u2028 \ud800"
+        await engine.snapshot("t", append=[""])
+        await engine.snapshot("t", append=[say(odd, odd)])
+        await engine.snapshot("t", tools_result="", node="a\nb\x1b[2J")
+        await engine.snapshot("t", tools_result=odd)
+        await engine.snapshot("t", state={"": 1, "a\nb\x07": odd})
+        await engine.snapshot("t", state={"k": b"raw"})
+        await engine.snapshot("t", node="a\nb\x07")
+        listed = await engine.list_time_travel_points("t")
+        assert [point.summary for point in listed[::-1]] == [
+            '""',
+            "\ufffdred\ufffd\ufffd \ufffd: \ufffdred\ufffd\ufffd \ufffd",
+            'a b\ufffd: ""',
+            "\ufffdred\ufffd\ufffd \ufffd",
+            'state: "" = 1, a b\ufffd = \ufffdred\ufffd\ufffd \ufffd',
+            'state: k = 3 bytes, no "", no a b\ufffd',
+            "a b\ufffd",
+        ]
+
     async def test_a_step_is_found_at_or_before(self, engine: CheckpointEngine) -> None:
         ids = [str(await engine.snapshot("t", append=[say(str(n))])) for n in range(4)]
         branch = await engine.branch(ids[1], "side")

@@ -9,6 +9,9 @@ import pytest
 from ckpt_engine.summaries import describe, labels_of
 
 CALL = {"name": "search", "arguments": '{"query": "rain in Seattle", "limit": 3}'}
+CALLED = "assistant calls search(query=rain in Seattle, limit=3)"
+PNG = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo"}}
+FAMILY = "\N{MAN}\N{ZERO WIDTH JOINER}\N{GIRL} \N{ZERO WIDTH NON-JOINER}"
 LONG = "word " * 100_000
 
 
@@ -19,7 +22,7 @@ LONG = "word " * 100_000
         ({"role": "user", "content": "hello"}, "user: hello"),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": CALL}]},
-            "assistant calls search(query=rain in Seattle, limit=3)",
+            CALLED,
         ),
         ({"role": "tool", "name": "search", "content": "3 rows"}, "search: 3 rows"),
         (
@@ -55,7 +58,80 @@ LONG = "word " * 100_000
         ([1, b"xyz", None], '[1, "3 bytes", null]'),
         ({"role": 7, "content": {"deep": 1}}, '{"role": 7, "content": {"deep": 1}}'),
         (None, "null"),
-        ("\ud800 alone", "\ud800 alone"),
+        (b"raw", "3 bytes"),
+        ({"role": "user", "content": b"raw"}, "user: 3 bytes"),
+        ("", '""'),
+        ({"role": "user", "content": " \n"}, 'user: ""'),
+        ({"role": "assistant", "content": None}, 'assistant: ""'),
+        ({"role": "assistant", "content": None, "refusal": "I cannot."}, "assistant: I cannot."),
+        ({"role": "assistant", "function_call": CALL, "content": None}, CALLED),
+        (
+            {"type": "function_call", "call_id": "1", **CALL},
+            "calls search(query=rain in Seattle, limit=3)",
+        ),
+        ({"type": "function_call_output", "call_id": "1", "output": "3 rows"}, "tool: 3 rows"),
+        (
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+            "reasoning: Hm.",
+        ),
+        (
+            {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"a": "", "": 1}}}]},
+            'model calls f(a="", ""=1)',
+        ),
+        (
+            {
+                "role": "user",
+                "parts": [{"functionResponse": {"name": "f", "response": {"rows": 3}}}],
+            },
+            'user: {"rows": 3}',
+        ),
+        ({"role": "user", "parts": [{"text": "see"}, PNG]}, "user: see [image]"),
+        (
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}]},
+            "assistant: Hm.",
+        ),
+        (
+            {
+                "role": "assistant",
+                "content": [{"type": "thinking", "thinking": "Hm."}, {"text": "Yes."}],
+            },
+            "assistant: Yes. Hm.",
+        ),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]},
+            "user: [image]",
+        ),
+        ({"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}, "user: [file]"),
+        (
+            {
+                "kind": "request",
+                "parts": [
+                    {
+                        "part_kind": "user-prompt",
+                        "content": ["see", {"kind": "binary", "media_type": "image/png"}],
+                    }
+                ],
+            },
+            "request: see [image]",
+        ),
+        (
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "content": [{"type": "image", "source": {}}]}],
+            },
+            "user: [image]",
+        ),
+        ({"type": "human", "content": "hello"}, "human: hello"),
+        ({"type": "tool", "name": "search", "content": "3 rows"}, "search: 3 rows"),
+        (
+            {"type": "ai", "content": "", "tool_calls": [{"name": "f", "args": {"a": 1}}]},
+            "ai calls f(a=1)",
+        ),
+        ({"type": ["odd"], "name": {"odd": 1}}, '{"type": ["odd"], "name": {"odd": 1}}'),
+        ("\ud800 alone", "\ufffd alone"),
+        ("\x1b[1;31mred\x1b[0m \x00 \u202eleft", "\ufffdred\ufffd \ufffd \ufffdleft"),
+        ({"role": "\ud800", "content": "a\x07"}, "\ufffd: a\ufffd"),
+        (FAMILY, FAMILY),
     ],
 )
 def test_a_message_in_one_line(message: Any, line: str) -> None:
@@ -78,6 +154,16 @@ def test_long_messages_are_cut(message: Any) -> None:
     line = describe(message)
     assert 40 < len(line) <= 100
     assert line.endswith("…")
+
+
+@pytest.mark.parametrize("shape", ["content", "parts", "arguments"])
+def test_what_is_deep_within_is_not_looked_for(shape: str) -> None:
+    deep: Any = "x"
+    for _ in range(120):
+        deep = [{shape: deep}]
+    assert len(describe({"role": "user", "content": deep})) <= 100
+    call = {"name": "f", "arguments": "[" * 100_000}
+    assert describe({"tool_calls": [call]}).startswith("calls f([[")
 
 
 def test_what_is_special_is_named() -> None:
