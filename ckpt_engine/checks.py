@@ -100,17 +100,17 @@ def check_text(value: Any, name: str) -> str:
 
 
 def check_count(value: Any, name: str, least: int | None = 0, *, optional: bool = False) -> None:
-    """Refuse what is no whole number, from ``least`` up where that is given.
+    """Refuse what is no whole number that a database keeps, from ``least`` up where it is given.
 
     Raises:
         InvalidRequest: It is no such number.
     """
     if optional and value is None:
         return
-    if type(value) is int and (least is None or least <= value < _COUNTS):
+    if type(value) is int and (-_COUNTS if least is None else least) <= value < _COUNTS:
         return
-    bound = "" if least is None else f" from {least} to 2**63 - 1"
-    raise InvalidRequest(f"{name} must be a whole number{bound}, not {shown(value)}")
+    bound = f"from {'-2**63' if least is None else least} to 2**63 - 1"
+    raise InvalidRequest(f"{name} must be a whole number {bound}, not {shown(value)}")
 
 
 def check_time(value: Any, name: str) -> None:

@@ -396,6 +396,10 @@ class VerbContract(ContractBase):
         assert contents(await engine.time_travel_to_step(branch.id, 3)) == ["0", "1", "side"]
         with pytest.raises(CheckpointNotFound):
             await engine.time_travel_to_step("t", -1)
+        with pytest.raises(CheckpointNotFound):
+            await engine.frontier_at("t", -(2**63))
+        with pytest.raises(InvalidRequest):
+            await engine.frontier_at("t", -(2**63) - 1)
 
     async def test_the_steps_of_what_was_merged_are_not_those_of_the_line(
         self, engine: CheckpointEngine

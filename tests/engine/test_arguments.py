@@ -167,6 +167,15 @@ WRONG: dict[str, Call] = {
     "limit must be .* not 9223372036854775808": lambda engine: engine.list_time_travel_points(
         "t", limit=2**63
     ),
+    "step must be .* from -2..63 to .*not -1180591620717411303424": lambda engine: (
+        engine.time_travel_to_step("t", -(2**70))
+    ),
+    "step must be .* not -9223372036854775809": lambda engine: engine.frontier_at(
+        "t", -(2**63) - 1
+    ),
+    "before must be .* not 9223372036854775808": lambda engine: engine.list_time_travel_points(
+        "t", before=2**63
+    ),
     "a tag is text.*not 5": lambda engine: engine.list_time_travel_points("t", tag=5),  # type: ignore[arg-type]
     "a tag is text.*not 6": lambda engine: engine.untag("t", 6),  # type: ignore[arg-type]
     "a tag is text.*not 7": lambda engine: engine.resolve_tag("t", 7),  # type: ignore[arg-type]
