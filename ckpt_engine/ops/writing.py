@@ -264,8 +264,9 @@ class Writing(Drafting):
         blobs: codec.Blobs = {}
         check_list(messages, "messages", "messages")
         check_object(state, "state", optional=True)
-        size = len(codec.pack(list(messages), blobs, "messages"))
-        size += len(codec.pack(dict(state or {}), blobs, "state"))
+        size = len(codec.pack(dict(state or {}), blobs, "state"))
+        for number, message in enumerate(messages):  # each by itself, as it would be stored
+            size += len(codec.pack_item(message, blobs, "messages", number))
         codec.check_size(size + sum(map(len, blobs.values())), self.config.max_snapshot_size_mb)
 
     # --- drafts ---

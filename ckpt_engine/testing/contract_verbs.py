@@ -192,6 +192,22 @@ class VerbContract(ContractBase):
         await engine.snapshot("t", state={"deep": _nested(100)})
         assert (await engine.get_latest("t")).state == {"deep": _nested(100)}
 
+    async def test_what_is_storable_is_what_a_snapshot_takes(
+        self, engine: CheckpointEngine
+    ) -> None:
+        for depth in (255, 256, 257):
+            for given in ({"messages": [_nested(depth)]}, {"state": {"deep": _nested(depth)}}):
+                taken = await engine.snapshot_safe("t", **given)
+                if taken is None:
+                    with pytest.raises(Unstorable, match="nested deeper"):
+                        await engine.check_storable(**given)
+                else:
+                    await engine.check_storable(**given)
+        found = await engine.get_latest("t")
+        assert (found.messages, found.state) == ([_nested(256)], {"deep": _nested(255)})
+        with pytest.raises(Unstorable, match=r"^messages\[1\]\['k'\]: "):
+            await engine.check_storable(messages=["fine", {"k": object()}])
+
     async def test_a_trigger_may_be_named_and_an_unknown_one_is_refused(
         self, engine: CheckpointEngine
     ) -> None:
