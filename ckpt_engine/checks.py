@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from .errors import InvalidRequest, shown
+from .errors import InvalidRequest, Unstorable, shown
 from .model import id_to_bytes
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "check_object",
     "check_text",
     "check_time",
+    "checked_object",
     "checked_tags",
 ]
 
@@ -81,6 +82,26 @@ def check_object(values: Any, name: str, *, optional: bool = False) -> None:
     if not (isinstance(values, Mapping) or (optional and values is None)):
         kind = "None" if values is None else f"a {type(values).__name__}"
         raise InvalidRequest(f"{name} must be a dict, not {kind}")
+
+
+def checked_object(value: Any, name: str) -> Mapping[str, Any]:
+    """Return an object; of a pydantic model, its JSON form.
+
+    Raises:
+        InvalidRequest: It is neither a mapping nor a model whose JSON form is an object.
+        Unstorable: It is a model without a JSON form.
+    """
+    dump = None if isinstance(value, (Mapping, type)) else getattr(value, "model_dump", None)
+    if callable(dump):
+        try:
+            form = dump(mode="json")
+        except ValueError as err:
+            kind = type(value).__qualname__
+            raise Unstorable(f"{name}: a {kind} has no JSON form: {err}") from err
+        value = form if isinstance(form, Mapping) else value
+    check_object(value, name)
+    found: Mapping[str, Any] = value
+    return found
 
 
 def check_text(value: Any, name: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from .errors import InvalidRequest, shown
 
@@ -24,6 +24,8 @@ __all__ = [
     "HeadMove",
     "JoinedContent",
     "KeyChange",
+    "ModelOrMapping",
+    "PydanticModel",
     "SnapshotTrigger",
     "StepCommit",
     "Thread",
@@ -110,6 +112,17 @@ def ids_from_bytes(stored: Sequence[bytes]) -> tuple[str, ...]:
     """Return the text forms of many at once."""
     text = b"".join(stored).hex()
     return tuple([text[n + 12 : n + 32] + text[n : n + 12] for n in range(0, len(text), 32)])
+
+
+class PydanticModel(Protocol):
+    """A model of pydantic's, which this package need not import to take one."""
+
+    def model_dump(self, *, mode: str) -> Any:
+        """Return its JSON form, where the mode is ``json``."""
+
+
+ModelOrMapping = Mapping[str, Any] | PydanticModel
+"""An object, given as a dict or as a pydantic model that has the JSON form of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +272,8 @@ class StepCommit:
         first: Whether it is the first-scheduled child of its frontier (it may append in place).
         append: New messages.
         messages: The whole conversation instead, where it is rewritten.
-        state: The whole state likewise. A checkpoint with both has the current schema version, any
+        state: The whole state likewise (this, ``state_set`` and ``metadata`` are dicts or pydantic
+            models). A checkpoint with both has the current schema version, any
             other one that of its parents.
         state_set: Keys to set.
         state_delete: Keys to remove.
@@ -282,14 +296,14 @@ class StepCommit:
     first: bool = True
     append: Sequence[Any] = ()
     messages: Sequence[Any] | None = None
-    state: Mapping[str, Any] | None = None
-    state_set: Mapping[str, Any] = field(default_factory=dict)
+    state: ModelOrMapping | None = None
+    state_set: ModelOrMapping = field(default_factory=dict)
     state_delete: Sequence[str] = ()
     tools_result: Any = None
     trigger: SnapshotTrigger = SnapshotTrigger.TOOL_CALL
     node: str | None = None
     next_node: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: ModelOrMapping = field(default_factory=dict)
     tags: Sequence[str] = ()
     fallback_to_head: bool = False
 

@@ -12,8 +12,8 @@ from ..checks import (
     check_flag,
     check_ids,
     check_list,
-    check_object,
     check_text,
+    checked_object,
     checked_tags,
 )
 from ..errors import InvalidRequest
@@ -27,7 +27,7 @@ from .prepare import Draft, Given, LogDraft
 from .source import MESSAGES, Source
 from .walk import own_rows
 
-__all__ = ["Drafting", "check_step", "metadata_of"]
+__all__ = ["Drafting", "check_step", "given_by", "metadata_of"]
 
 
 class Drafting(Forgetting):
@@ -253,14 +253,33 @@ def check_step(step: StepCommit) -> StepCommit:
     check_list(step.state_delete, "state_delete", "keys")
     for key in step.state_delete:
         check_text(key, "a key in state_delete")
-    for name in ("state_set", "metadata"):
-        check_object(getattr(step, name), name)
     if step.messages is not None and step.append:
         raise InvalidRequest("give messages (all) or append (the new ones), not both")
-    if step.state is not None and (step.state_set or step.state_delete):
-        raise InvalidRequest("give state (all) or state_set and state_delete, not both")
     texts = {"thread_id": step.thread_id, "node": step.node, "next_node": step.next_node}
     plain: dict[str, Any] = {
         name: check_text(text, name) for name, text in texts.items() if text is not None
     }
     return replace(step, **plain) if any(plain[name] is not texts[name] for name in plain) else step
+
+
+def given_by(step: StepCommit) -> Given:
+    """Return the content of a step.
+
+    Raises:
+        InvalidRequest: Something in it is of the wrong type, or contradicts something else.
+        Unstorable: A model in place of an object has no JSON form.
+    """
+    given = Given(
+        messages=step.messages,
+        append=step.append,
+        state=None if step.state is None else checked_object(step.state, "state"),
+        state_set=checked_object(step.state_set, "state_set"),
+        state_delete=step.state_delete,
+        tools_result=step.tools_result,
+        next_node=step.next_node,
+        metadata=checked_object(step.metadata, "metadata"),
+    )
+    given.check()
+    if given.state is not None and (given.state_set or given.state_delete):
+        raise InvalidRequest("give state (all) or state_set and state_delete, not both")
+    return given

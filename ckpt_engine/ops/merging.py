@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ..checks import check_object
+from ..checks import check_object, checked_object
 from ..errors import InvalidRequest, MergeConflictError, NotInSession, shown
 from ..graph import GraphNode, is_ancestor
 from ..merge import Content, Reducer, Strategy, base_ids, find_base, merge_content, resolve_base
-from ..model import SnapshotTrigger, id_from_bytes, id_to_bytes, new_checkpoint_id
+from ..model import ModelOrMapping, SnapshotTrigger, id_from_bytes, id_to_bytes, new_checkpoint_id
 from ..reports import MergeResult
 from ..store import CheckpointRow
 from .called import thread_called
@@ -41,7 +41,7 @@ class Merging(Writing):
         *,
         strategy: Strategy = "raise",
         reducers: Mapping[str, Reducer] | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: ModelOrMapping | None = None,
     ) -> MergeResult:
         """Bring a branch's work into another thread, as a checkpoint with both heads as parents.
 
@@ -72,7 +72,7 @@ class Merging(Writing):
             merged = await engine.get_latest("chat")
             assert (merged.messages, merged.state) == (["hello", "ours", "theirs"], {"cost": 4})
         """
-        check_object(metadata, "metadata", optional=True)
+        facts = {} if metadata is None else checked_object(metadata, "metadata")
         check_object(reducers, "reducers", optional=True)
         for key, reducer in (reducers or {}).items():
             if not callable(reducer):
@@ -91,7 +91,7 @@ class Merging(Writing):
                 strategy,
                 reducers,
                 resolved,
-                metadata or {},
+                facts,
             )
 
         try:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from .. import codec
-from ..checks import check_list, check_object
+from ..checks import check_list
 from ..delta import base_depth, diff
 from ..model import SnapshotTrigger
 from ..store import CheckpointRow
@@ -79,16 +79,13 @@ class Given:
         return len(self.append if self.messages is None else self.messages) > _MANY
 
     def check(self) -> None:
-        """Refuse what is of the wrong type.
+        """Refuse messages that are no list.
 
         Raises:
-            InvalidRequest: No list or object where one belongs.
+            InvalidRequest: They are something else.
         """
         check_list(self.messages, "messages", "messages", optional=True)
         check_list(self.append, "append", "messages")
-        check_object(self.state, "state", optional=True)
-        check_object(self.state_set, "state_set", optional=True)
-        check_object(self.metadata, "metadata", optional=True)
 
     def settle(self) -> None:
         """Take the values as they are now: what the caller holds may change at any ``await``."""

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from .. import codec
-from ..checks import check_ids, check_list, check_name, check_object, check_text, checked_tags
+from ..checks import (
+    check_ids,
+    check_list,
+    check_name,
+    check_text,
+    checked_object,
+    checked_tags,
+)
 from ..errors import (
     CheckpointError,
     CheckpointNotFound,
@@ -19,6 +26,7 @@ from ..errors import (
 from ..model import (
     CommittedStep,
     JoinedContent,
+    ModelOrMapping,
     SnapshotTrigger,
     StepCommit,
     id_from_bytes,
@@ -29,7 +37,7 @@ from ..store import CheckpointRow, Expect, Tx
 from ..triggers import parse_trigger
 from . import prepare
 from .contents import content_after, content_of, copied
-from .drafting import Drafting, check_step, metadata_of
+from .drafting import Drafting, check_step, given_by, metadata_of
 from .heads import moved_on
 from .join import Joined, join
 from .place import Placed, StaleError, place
@@ -55,7 +63,7 @@ class Writing(Drafting):
         *,
         messages: Sequence[Any] | None = None,
         append: Sequence[Any] | None = None,
-        state: Mapping[str, Any] | None = None,
+        state: ModelOrMapping | None = None,
         tools_result: Any = None,
         trigger: SnapshotTrigger = SnapshotTrigger.MANUAL,
         parent_checkpoint_id: str | None = None,
@@ -64,7 +72,7 @@ class Writing(Drafting):
         node: str | None = None,
         tags: Sequence[str] = (),
         summary: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: ModelOrMapping | None = None,
     ) -> str | None:
         """Commit one checkpoint and return its id, or ``None`` when its trigger is not enabled.
 
@@ -72,7 +80,8 @@ class Writing(Drafting):
             thread_id: The thread; for an unknown id a new root thread is made.
             messages: The whole conversation, or
             append: only what is new in it; neither for no change.
-            state: The whole state; unchanged from the parent when absent.
+            state: The whole state, a dict or a pydantic model; unchanged from the parent when
+                absent.
             tools_result: The result of the step.
             trigger: Why.
             parent_checkpoint_id: The checkpoint to go on from; the thread's head when absent.
@@ -82,8 +91,8 @@ class Writing(Drafting):
             node: The step that made it.
             tags: Names to give it.
             summary: One line for people; derived from the content when absent.
-            metadata: Small facts (JSON object); ``late``, ``gap``, ``disputed``, ``merged`` and
-                ``schema`` are the engine's own names, and understood as such.
+            metadata: Small facts (JSON object or pydantic model); ``late``, ``gap``, ``disputed``,
+                ``merged`` and ``schema`` are the engine's own names, and understood as such.
 
         Raises:
             InvalidRequest: Both ``messages`` and ``append`` were given, or both
@@ -123,11 +132,11 @@ class Writing(Drafting):
         given = Given(
             messages=messages,
             append=() if append is None else append,
-            state=state,
+            state=None if state is None else checked_object(state, "state"),
             tools_result=tools_result,
             next_node=next_node,
             summary=summary,
-            metadata=metadata,
+            metadata=None if metadata is None else checked_object(metadata, "metadata"),
         )
         given.check()
 
@@ -180,17 +189,7 @@ class Writing(Drafting):
         """
         step = check_step(step)
         stored_id = id_to_bytes(step.checkpoint_id)
-        given = Given(
-            messages=step.messages,
-            append=step.append,
-            state=step.state,
-            state_set=step.state_set,
-            state_delete=step.state_delete,
-            tools_result=step.tools_result,
-            next_node=step.next_node,
-            metadata=step.metadata,
-        )
-        given.check()
+        given = given_by(step)
         try:
             found = await self._commit(
                 step.thread_id,
@@ -199,7 +198,7 @@ class Writing(Drafting):
                 ids=(stored_id,),
             )
         except CheckpointNotFound:
-            known = await self._read(lambda source: self._known(source, step))
+            known = await self._read(lambda source: self._known(source, step, given))
             if known is None:
                 raise
             return known
@@ -210,7 +209,7 @@ class Writing(Drafting):
                 tools_result=step.tools_result,
                 late=bool(found.late),
             )
-        answer = await self._read(lambda source: self._known(source, step))
+        answer = await self._read(lambda source: self._known(source, step, given))
         assert answer is not None
         return answer
 
@@ -250,7 +249,7 @@ class Writing(Drafting):
         return await self._look_up(joined)
 
     async def check_storable(
-        self, *, messages: Sequence[Any] = (), state: Mapping[str, Any] | None = None
+        self, *, messages: Sequence[Any] = (), state: ModelOrMapping | None = None
     ) -> None:
         """Check that values can be stored, without storing them.
 
@@ -263,8 +262,8 @@ class Writing(Drafting):
         """
         blobs: codec.Blobs = {}
         check_list(messages, "messages", "messages")
-        check_object(state, "state", optional=True)
-        size = len(codec.pack(dict(state or {}), blobs, "state"))
+        values = {} if state is None else checked_object(state, "state")
+        size = len(codec.pack(dict(values), blobs, "state"))
         for number, message in enumerate(messages):  # each by itself, as it would be stored
             size += len(codec.pack_item(message, blobs, "messages", number))
         codec.check_size(size + sum(map(len, blobs.values())), self.config.max_snapshot_size_mb)
@@ -327,15 +326,14 @@ class Writing(Drafting):
         self._caches.threads.put(placed.thread.name, placed.thread)
         self._committed(placed)
 
-    def _known(self, source: Source, step: StepCommit) -> CommittedStep | None:
+    def _known(self, source: Source, step: StepCommit, given: Given) -> CommittedStep | None:
         row = source.maybe_checkpoint(id_to_bytes(step.checkpoint_id))
         if row is None:
             return None
         metadata = metadata_of(source, row)
         thread = source.names(source.lineage(row.lineage).thread).thread
-        if thread != step.thread_id or metadata.get("fingerprint") != step.metadata.get(
-            "fingerprint"
-        ):
+        fingerprint = (given.metadata or {}).get("fingerprint")
+        if thread != step.thread_id or metadata.get("fingerprint") != fingerprint:
             raise IdReused(
                 f"checkpoint {step.checkpoint_id} is step {row.step} ({row.node or 'no node'}) of "
                 f"thread {thread!r}, not this one"

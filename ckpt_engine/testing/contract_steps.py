@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import BaseModel
 
 from ..config import SnapshotConfig
 from ..errors import (
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from ..engine import CheckpointEngine
 
 __all__ = ["StepContract"]
+
+
+class _Facts(BaseModel):
+    fingerprint: str
 
 
 def _run(number: int, workflow_id: str = "wf") -> WorkflowRun:
@@ -54,6 +60,25 @@ async def _begun(engine: CheckpointEngine) -> str:
 
 class StepContract(ContractBase):
     """``commit_step``, ``join``, ``frontier_at``, threads, runs and pins."""
+
+    async def test_a_model_may_be_what_a_step_sets(self, engine: CheckpointEngine) -> None:
+        root = await _begun(engine)
+        step = StepCommit(
+            checkpoint_id=new_checkpoint_id(),
+            thread_id="wf",
+            step=1,
+            parents=(root,),
+            state_set=_Facts(fingerprint="set"),
+            metadata=_Facts(fingerprint="f"),
+        )
+        assert [(await engine.commit_step(step)).created for _ in range(2)] == [True, False]
+        found = await engine.get_latest("wf")
+        assert found.state == {"model": "m", "fingerprint": "set"}
+        assert found.metadata == {"fingerprint": "f"}
+        with pytest.raises(IdReused):
+            await engine.commit_step(replace(step, metadata=_Facts(fingerprint="another")))
+        await _step(engine, 2, (found.id,), state=_Facts(fingerprint="all"))
+        assert (await engine.get_latest("wf")).state == {"fingerprint": "all"}
 
     async def test_a_step_is_committed_once(self, engine: CheckpointEngine) -> None:
         root = await _begun(engine)

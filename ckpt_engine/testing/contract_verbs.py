@@ -169,6 +169,25 @@ class VerbContract(ContractBase):
         assert found.state == {"p": {"name": "p", "steps": [1]}}
         assert found.tools_result == [{"name": "p", "steps": [1]}, [1]]
 
+    async def test_a_model_may_be_the_whole_state_and_metadata(
+        self, engine: CheckpointEngine
+    ) -> None:
+        plan = _Plan(name="p", steps=[1])
+        stored = {"name": "p", "steps": [1]}
+        await engine.check_storable(state=plan)
+        first = await engine.snapshot("t", append=[say("a")], state=plan, metadata=plan)
+        plan.steps.append(2)  # what was given is what it was then
+        found = await engine.get(str(first))
+        assert (found.state, found.metadata) == (stored, stored)
+        live: Any = lambda: plan  # noqa: E731
+        async with engine.snapshot_scope("scope", state=live):
+            plan.steps.append(3)
+        assert (await engine.get_latest("scope")).state == {"name": "p", "steps": [1, 2, 3]}
+        side = await engine.branch(str(first), "side")
+        await engine.snapshot(side.id, append=[say("b")])
+        merged = await engine.merge_branch(side.id, "t", metadata=plan)
+        assert (await engine.get_info(merged.checkpoint_id)).metadata["name"] == "p"
+
     @pytest.mark.parametrize(
         ("given", "path"),
         [

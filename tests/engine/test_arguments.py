@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from ckpt_engine import (
     KEEP_LAST_N,
@@ -327,12 +327,31 @@ async def test_pages_have_every_point_where_steps_are_equal(engine: CheckpointEn
         assert paged == every
 
 
-async def test_a_model_without_a_json_form_is_refused_by_its_path(engine: CheckpointEngine) -> None:
-    class Blob(BaseModel):
-        data: bytes
+class Blob(BaseModel):
+    data: bytes
 
+
+class Steps(RootModel[list[int]]):
+    """Its JSON form is a list."""
+
+
+async def test_a_model_without_a_json_form_is_refused_by_its_path(engine: CheckpointEngine) -> None:
     with pytest.raises(Unstorable, match=r"append\[1\]\['blob'\]: a .*Blob has no JSON form"):
         await engine.snapshot("t", append=["fine", {"blob": Blob(data=b"\xff")}])
+    with pytest.raises(Unstorable, match="state: a Blob has no JSON form"):
+        await engine.snapshot("t", state=Blob(data=b"\xff"))
+
+
+@pytest.mark.parametrize("name", ["state", "state_set", "metadata"])
+@pytest.mark.parametrize(("given", "kind"), [(Steps([1]), "Steps"), (Blob, "ModelMetaclass")])
+async def test_a_model_that_is_no_object_is_refused(
+    engine: CheckpointEngine, name: str, given: Any, kind: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"{name} must be a dict, not a {kind}"):
+        await committed(**{name: given})(engine)
+    if name != "state_set":
+        with pytest.raises(InvalidRequest, match=f"{name} must be a dict, not a {kind}"):
+            await engine.snapshot("t", **{name: given})
 
 
 def test_a_message_of_the_driver_that_is_no_text_means_damage() -> None:
