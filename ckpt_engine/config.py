@@ -27,7 +27,8 @@ class SnapshotConfig:
             to: after so many, when they come to rest, and on closing; not to those that nobody
             touches any more.
         delta_snapshots: Store the state as differences; else whole each time.
-        max_snapshot_size_mb: Largest snapshot in megabytes, encoded; no limit when absent.
+        max_snapshot_size_mb: Largest snapshot in megabytes, encoded, with all that is new in it,
+            its node and tags as well; no limit when absent.
         logs: Keys of the state that hold lists which grow by appending.
         interval_seconds: How often scopes, and steps of workflows that are at work, take an
             ``INTERVAL`` checkpoint.

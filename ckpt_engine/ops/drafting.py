@@ -76,9 +76,9 @@ class Drafting(Forgetting):
         summary = None if summary is None else str(summary)
         given = replace(given, metadata=metadata, summary=summary)
         draft = self._draft(source, start, parents, given)
-        draft.id, draft.thread, draft.tags = stored_id, step.thread_id, checked_tags(step.tags)
+        draft.id, draft.thread = stored_id, step.thread_id
+        draft.trigger = parse_trigger(step.trigger)
         draft.step, draft.kind, draft.first, draft.late = step.step, "step", step.first, late
-        draft.trigger, draft.node = parse_trigger(step.trigger), step.node
         return draft
 
     def _schema(self, source: Source, parents: Sequence[CheckpointRow]) -> int:
@@ -110,15 +110,7 @@ class Drafting(Forgetting):
     def _draft(
         self, source: Source, start: Joined, parents: list[CheckpointRow], given: Given
     ) -> Draft:
-        prefix = start.prefix
-        if given.messages is not None:
-            log = _replaced(source, start, MESSAGES, given.messages, "messages")
-        elif MESSAGES in start.whole:
-            joined = start.whole[MESSAGES]
-            log = prepare.rejoined(source, MESSAGES, prefix, joined, given.append, "append")
-        else:
-            copied = start.copied.get(MESSAGES, ()) if start.copied else ()
-            log = prepare.appended(prefix, MESSAGES, copied, given.append, "append")
+        log = _messages(source, start, given)
         logs = {MESSAGES: log}
         before = source.state(parents[0].state if parents else None)
         values, whole, state_blobs = self._values(source, start, before.values, logs, given)
@@ -126,13 +118,9 @@ class Drafting(Forgetting):
             source, before, values, whole, deltas=self.config.delta_snapshots
         )
         meta, result, fmt, blobs = prepare.finish(given, log)
-        if self.config.max_snapshot_size_mb is not None:
-            size = _size([meta, row[1] if row else None], logs, [blobs, state_blobs])
-            size += prepare.result_size(result, fmt)
-            codec.check_size(size, self.config.max_snapshot_size_mb)
-        return Draft(
+        draft = Draft(
             parents=parents,
-            prefix=prefix,
+            prefix=start.prefix,
             logs=logs,
             state=after,
             state_row=row,
@@ -142,7 +130,12 @@ class Drafting(Forgetting):
             result=result,
             fmt=fmt,
             blobs=blobs,
+            node=given.node,
+            tags=given.tags,
         )
+        if self.config.max_snapshot_size_mb is not None:
+            codec.check_size(_size(draft), self.config.max_snapshot_size_mb)
+        return draft
 
     def _values(
         self,
@@ -211,6 +204,17 @@ class Drafting(Forgetting):
         return [name for name in dict.fromkeys(names) if name != MESSAGES]
 
 
+def _messages(source: Source, start: Joined, given: Given) -> LogDraft:
+    """Return the conversation after the step."""
+    if given.messages is not None:
+        return _replaced(source, start, MESSAGES, given.messages, "messages")
+    if MESSAGES in start.whole:
+        joined = start.whole[MESSAGES]
+        return prepare.rejoined(source, MESSAGES, start.prefix, joined, given.append, "append")
+    copied = start.copied.get(MESSAGES, ()) if start.copied else ()
+    return prepare.appended(start.prefix, MESSAGES, copied, given.append, "append")
+
+
 def _replaced(
     source: Source, start: Joined, name: str, items: Sequence[Any], where: str
 ) -> LogDraft:
@@ -220,13 +224,16 @@ def _replaced(
     return log
 
 
-def _size(parts: list[bytes | None], logs: dict[str, LogDraft], blobs: list[codec.Blobs]) -> int:
+def _size(draft: Draft) -> int:
     """Return the bytes of a snapshot that are new."""
-    size = sum(len(part) for part in parts if part is not None)
-    size += sum(len(item) for log in logs.values() for item in (*log.fresh, *log.items))
-    return size + sum(
-        len(b) for group in (*blobs, *(log.blobs for log in logs.values())) for b in group.values()
-    )
+    size = len(draft.meta or b"") + prepare.result_size(draft.result, draft.fmt)
+    size += sum(len(text.encode()) for text in (draft.node or "", *draft.tags))
+    if draft.state_row is not None:
+        size += len(draft.state_row[1])
+    logs = draft.logs.values()
+    size += sum(len(item) for log in logs for item in (*log.fresh, *log.items))
+    apart = (draft.blobs, draft.state_blobs, *(log.blobs for log in logs))
+    return size + sum(len(value) for blobs in apart for value in blobs.values())
 
 
 def metadata_of(source: Source, row: CheckpointRow) -> dict[str, Any]:
@@ -278,6 +285,8 @@ def given_by(step: StepCommit) -> Given:
         tools_result=step.tools_result,
         next_node=step.next_node,
         metadata=checked_object(step.metadata, "metadata"),
+        node=step.node,
+        tags=checked_tags(step.tags),
     )
     given.check()
     if given.state is not None and (given.state_set or given.state_delete):

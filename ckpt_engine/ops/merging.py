@@ -155,13 +155,14 @@ class Merging(Writing):
                 messages=merged.messages,
                 state=merged.state,
                 summary=f"merge of {branch.branch}",
+                node="merge",
                 metadata={**metadata, "merged": names[0], **({"schema": schema} if schema else {})},
             ),
         )
         # what it adds belongs to the branch's own steps: a join must not count it twice
         for log in draft.logs.values():
             log.own = -1
-        draft.id, draft.thread, draft.node = stored_id, into.name, "merge"
+        draft.id, draft.thread = stored_id, into.name
         draft.step = max(ours.step, theirs.step) + 1
         draft.trigger = SnapshotTrigger.MANUAL
         return draft

@@ -72,6 +72,8 @@ class Given:
     next_node: str | None = None
     summary: str | None = None
     metadata: Mapping[str, Any] | None = None
+    node: str | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def many(self) -> bool:
@@ -163,7 +165,8 @@ class Draft:
         """Bytes that it adds, mostly before compression; ``None`` where it does more than that."""
         if len(self.parents) > 1 or self.kind == "parent":
             return None
-        size = len(self.result or b"") + len(self.meta or b"") + _TAG * len(self.tags)
+        size = len(self.result or b"") + len(self.meta or b"") + len(self.node or "")
+        size += _TAG * len(self.tags)
         apart = [self.blobs, self.state_blobs]
         if self.state_row is not None:
             size += len(self.state_row[1])

@@ -128,7 +128,7 @@ class Writing(Drafting):
         node = None if node is None else check_text(node, "node")
         next_node = None if next_node is None else check_text(next_node, "next_node")
         summary = None if summary is None else check_text(summary, "summary")
-        stored_id, named = new_stored_id(), () if tags == () else checked_tags(tags)
+        stored_id = new_stored_id()
         given = Given(
             messages=messages,
             append=() if append is None else append,
@@ -137,6 +137,8 @@ class Writing(Drafting):
             next_node=next_node,
             summary=summary,
             metadata=None if metadata is None else checked_object(metadata, "metadata"),
+            node=node,
+            tags=() if tags == () else checked_tags(tags),
         )
         given.check()
 
@@ -144,8 +146,7 @@ class Writing(Drafting):
             draft = self._snapshot_draft(source, thread_id, parent_checkpoint_id, given)
             if not isinstance(expected_head, Unset):
                 _check_head(source, draft, expected_head)
-            draft.id, draft.tags, draft.node = stored_id, named, node
-            draft.trigger = trigger
+            draft.id, draft.trigger = stored_id, trigger
             return draft
 
         await self._commit(thread_id, build, given)

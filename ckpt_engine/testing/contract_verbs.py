@@ -262,7 +262,18 @@ class VerbContract(ContractBase):
         for given in (["x" * 20_000], "y" * 20_000, {"rows": ["z"] * 20_000}):
             with pytest.raises(TooLarge):  # however small it is when it is compressed
                 await engine.snapshot("t", tools_result=given)
-        await engine.snapshot("t", append=[say("small again")])
+        with pytest.raises(TooLarge):
+            await engine.snapshot("t", node="é" * 6_000)
+        tags = [f"{n}{'x' * 900}" for n in range(12)]
+        with pytest.raises(TooLarge):
+            await engine.snapshot("t", tags=tags)
+        head = (await engine.get_latest("t")).id
+        step = StepCommit(
+            checkpoint_id=new_checkpoint_id(), thread_id="t", step=1, parents=(head,), tags=tags
+        )
+        with pytest.raises(TooLarge):
+            await engine.commit_step(step)
+        await engine.snapshot("t", append=[say("small again")], node="é" * 3_000, tags=tags[:3])
         assert contents(await engine.get_latest("t")) == ["small", "small again"]
 
     @pytest.mark.parametrize("deltas", [True, False])
