@@ -93,12 +93,19 @@ class Given:
         """Take the values as they are now: what the caller holds may change at any ``await``."""
         same = bool(self.append) and self.tools_result is self.append[-1]  # packed once then
         if self.messages is not None:
-            self.messages = codec.settled(list(self.messages))
-        self.append = codec.settled(list(self.append))
-        for name in ("state", "state_set", "metadata"):
-            if (values := getattr(self, name)) is not None:
-                setattr(self, name, codec.settled(dict(values)))
+            self.messages = _own(list, self.messages)
+        self.append = _own(list, self.append)
+        if self.state is not None:
+            self.state = _own(dict, self.state)
+        if self.state_set is not None:
+            self.state_set = _own(dict, self.state_set)
+        if self.metadata is not None:
+            self.metadata = _own(dict, self.metadata)
         self.tools_result = self.append[-1] if same else codec.settled(self.tools_result)
+
+
+def _own(kind: type[Any], values: Any) -> Any:
+    return codec.settled(values if type(values) is kind else kind(values))
 
 
 @dataclass(slots=True)
