@@ -191,7 +191,8 @@ class Thread:
         id: Its unique name.
         session_id: Id of the session's root thread (its own for a root).
         branch: Its name within the session; a root is ``main``.
-        origin: The checkpoint it was branched from; ``None`` for a root.
+        origin: The checkpoint it was branched from, or where that was erased its nearest ancestor
+            that is left; ``None`` for a root.
         head: The checkpoint it goes on from; ``None`` while it has none.
         step: Number of its newest step.
         superseded_by: The thread that a rewind started in place of this one.

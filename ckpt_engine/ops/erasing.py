@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .. import codec
@@ -22,14 +22,14 @@ from ..store import (
     ThreadRow,
     Tx,
 )
-from .holders import holders_of, large_values
+from .holders import holders_of, large_values, values_in
 from .pins import drop_pins
 from .place import OWNER, digest_of_row
 from .session import Session, load
 from .source import Source
 from .sweeping import Live, dead_batches, dead_lineages, live_intervals, relinked, with_bases
 from .tombstones import put_tombstones
-from .trimming import Intervals, hold, release, trim
+from .trimming import Intervals, hold, release, trim, without
 
 __all__ = ["Erasure", "erase"]
 
@@ -90,7 +90,9 @@ def erase(tx: Tx, source: Source, thread: ThreadRow, *, total: bool, at: int) ->
     """
     tx.erase()
     session = load(tx, thread.session)
-    found = set(session.threads) if total else _descendants(session, thread.pk)
+    # every thread of a session began in its root, whatever of the way there was erased before
+    whole = total or thread.pk == thread.session
+    found = set(session.threads) if whole else _descendants(session, thread.pk)
     erasure = Erasure(thread.session, session, found)
     _decide(erasure)
     _explain(erasure)
@@ -101,6 +103,7 @@ def erase(tx: Tx, source: Source, thread: ThreadRow, *, total: bool, at: int) ->
         states=erasure.states(erasure.gone),
         checkpoints=[session.cids[n] for n in erasure.gone],
     )
+    values |= values_in(tx, _inherited(tx, erasure))
     live = _drop(tx, source, erasure)
     _drop_lineages(tx, erasure, live)
     names = _drop_threads(tx, erasure)
@@ -172,6 +175,38 @@ def _explain(erasure: Erasure) -> None:
             owner = session.thread_of(n).name
             what = "joined a copy of its work" if len(parents) > 1 else "went on from it"
             erasure.kept.setdefault(erasure.id_of(n), f"thread {owner!r} {what}")
+    for n, what in _stood_on(erasure):
+        why = f"{what}; it belongs to thread {session.thread_of(n).name!r}"
+        erasure.kept.setdefault(erasure.id_of(n), why)
+
+
+def _stood_on(erasure: Erasure) -> Iterator[tuple[int, str]]:
+    """Yield which survivors the forgotten threads reached by a rewind or a merge, and how."""
+    session = erasure.session
+    for n in erasure.victims:
+        for parent in session.parents(n):
+            if parent not in erasure.gone:
+                first = parent == session.firsts[n]
+                how = "went on from it" if first else "joined a copy of its work"
+                yield parent, f"the branch {how}"
+    for n in session.positions(session.threads[pk].head for pk in erasure.threads):
+        if n not in erasure.gone:
+            yield n, "the branch was rewound to it"
+
+
+def _inherited(tx: Tx, erasure: Erasure) -> Live:
+    """Return what of other threads' logs the erased read, and nothing that is named so far does.
+
+    For the rest those names do: nearly every ancestor has some large message.
+    """
+    session = erasure.session
+    named = [n for n in erasure.survivors if erasure.id_of(n) in erasure.kept]
+    known = live_intervals(tx, session, named)
+    mine = {pk for pk, row in session.lineages.items() if row.thread in erasure.threads}
+    read = live_intervals(tx, session, erasure.victims)
+    return {
+        log: without(parts, known.get(log, ())) for log, parts in read.items() if log[0] not in mine
+    }
 
 
 def _explain_values(tx: Tx, source: Source, erasure: Erasure, values: set[bytes]) -> None:
@@ -316,9 +351,8 @@ def _bare(erasure: Erasure, row: ThreadRow) -> ThreadRow:
     session = erasure.session
     left = [n for n in erasure.survivors if session.thread_of(n).pk == row.pk]
     step, head = max((session.steps[n], session.cids[n]) for n in left)
-    kept_origin = any(n not in erasure.gone for n in session.positions([row.origin]))
     return row._replace(
-        origin=row.origin if kept_origin else None,
+        origin=_origin_left(erasure, row),
         head=head,
         step=step,
         open_tip=None,
@@ -327,3 +361,15 @@ def _bare(erasure: Erasure, row: ThreadRow) -> ThreadRow:
         n_move=0,
         n_run=0,
     )
+
+
+def _origin_left(erasure: Erasure, row: ThreadRow) -> int | None:
+    """Return where a thread began, or the nearest before it that stays.
+
+    So it still counts as begun in the threads that its way back leads through.
+    """
+    session = erasure.session
+    way = session.positions([row.origin])
+    while way and way[0] in erasure.gone:
+        way = list(session.parents(way[0]))
+    return session.cids[way[0]] if way else None

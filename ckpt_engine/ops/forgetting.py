@@ -37,12 +37,13 @@ class Forgetting(Collecting):
     ) -> ForgetReport:
         """Erase content, leaving no byte of it in the database, and tombstones in its place.
 
-        A thread goes with every thread that began in it, at any depth. What an ancestor or another
-        thread has of it stays and is reported: what the branch began with, a merge into another
-        thread, a large value that other threads have as well. Afterwards ``get`` of an erased
-        checkpoint raises ``Erased``, and so does a snapshot on an erased thread, until
-        ``create_thread`` takes its name into use again. The database file is rewritten for it,
-        which holds up writers for a second or so for every 100 MB.
+        A thread goes with every thread that began in it, at any depth; a root with its session.
+        What an ancestor or another thread has of it stays and is reported: what the branch began
+        with or was rewound to, a merge into another thread, a large value that other threads have
+        as well. Afterwards ``get`` of an erased checkpoint raises ``Erased``, and so does a
+        snapshot on an erased thread, until ``create_thread`` takes its name into use again. The
+        database file is rewritten for it, which holds up writers for a second or so for every
+        100 MB.
 
         Args:
             thread_id: This thread and its descendants.

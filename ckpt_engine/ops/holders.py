@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,9 +14,10 @@ from ..store import Batch, Blob, BlobRef, CheckpointRow, In, Lineage, StateRow, 
 from .place import OWNER
 from .prepare import log_lengths
 from .source import Piece, Source, inherited_pieces
-from .sweeping import with_bases
+from .sweeping import Live, with_bases
+from .trimming import live_parts
 
-__all__ = ["Holders", "holders_of", "large_values"]
+__all__ = ["Holders", "holders_of", "large_values", "values_in"]
 
 _NOTHING = (0,)
 """The length of a log that a checkpoint does not have."""
@@ -53,6 +54,22 @@ def large_values(
         for pk in states:
             for value in source.state(pk).values.values():
                 found |= codec.references(value)
+    return found
+
+
+def values_in(tx: Tx, parts: Live) -> set[bytes]:
+    """Return the digests of the large values in some intervals of logs."""
+    found: set[bytes] = set()
+    for (lineage, log), intervals in parts.items():
+        if not intervals:
+            continue  # as mostly
+        rows = zip(*tx.columns(Batch, "pk", "pos", "n", lineage=lineage, log=log), strict=True)
+        read = In([pk for pk, pos, n in rows if live_parts(pos, n, intervals)])
+        large = {r.owner for r in tx.find(BlobRef, owner_kind=OWNER["batch"], owner=read)}
+        for batch in tx.find(Batch, pk=In(list(large))):
+            for at, digests in _references(batch):
+                if any(start <= at < stop for start, stop in intervals):
+                    found |= digests
     return found
 
 
@@ -140,13 +157,19 @@ def _find_readers(readers: _Readers, batch: Batch, digests: set[bytes], holders:
 
 
 def _named(batch: Batch, digests: set[bytes]) -> dict[bytes, list[int]]:
-    """Return where a row names which of the values; nothing of a row that cannot be read."""
+    """Return where a row names which of the values."""
     found: dict[bytes, list[int]] = defaultdict(list)
-    with suppress(Corrupted):  # that somebody else's row is damaged must not keep what goes
-        for n, item in enumerate(codec.split_array(codec.decompress(batch.codec, batch.body))):
-            for digest in codec.references(item) & digests:
-                found[digest].append(batch.pos + n)
+    for at, named in _references(batch):
+        for digest in named & digests:
+            found[digest].append(at)
     return found
+
+
+def _references(batch: Batch) -> Iterator[tuple[int, set[bytes]]]:
+    """Yield the values that a row names, by position; nothing of a row that cannot be read."""
+    with suppress(Corrupted):  # that somebody else's row is damaged must not keep what goes
+        items = codec.split_array(codec.decompress(batch.codec, batch.body))
+        yield from ((batch.pos + n, codec.references(item)) for n, item in enumerate(items))
 
 
 # --- states ---

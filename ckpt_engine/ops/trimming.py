@@ -8,7 +8,7 @@ from .. import codec
 from ..store import Batch, Blob, BlobRef, In, Span, Tx
 from .place import OWNER
 
-__all__ = ["Intervals", "hold", "live_parts", "release", "trim"]
+__all__ = ["Intervals", "hold", "live_parts", "release", "trim", "without"]
 
 Intervals = list[tuple[int, int]]
 """Positions in a log, each from the first to before the second."""
@@ -27,6 +27,21 @@ def live_parts(pos: int, n: int, live: Iterable[tuple[int, int]]) -> Intervals:
         else:
             parts.append((start, stop))
     return parts
+
+
+def without(parts: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> Intervals:
+    """Return what of some intervals is in none of others."""
+    left: Intervals = []
+    taken = sorted(others)
+    for start, stop in parts:
+        at = start
+        for low, high in taken:
+            if at < low < stop:
+                left.append((at, low))
+            at = max(at, high) if low < stop else at
+        if at < stop:
+            left.append((at, stop))
+    return left
 
 
 def trim(tx: Tx, row: Batch, parts: Intervals) -> None:

@@ -96,6 +96,65 @@ class ForgetContract(ContractBase):
             await engine.undo("t")
         await _reads(engine, ids[1], range(2))
 
+    async def test_a_root_goes_with_its_session_though_origins_were_erased(
+        self, engine: Any
+    ) -> None:
+        ids = await _said(engine, "t", 2)
+        side = (await engine.branch(ids[1], "side")).id
+        (between,) = await _said(engine, side, 1)
+        deep = (await engine.branch(between, "deep")).id
+        (last,) = await _said(engine, deep, 1)
+        await engine.rewind(last, thread_id="t")
+        report = await engine.forget(thread_id=side)
+        assert report.erased == (between,)
+        assert "'t' goes on from it" in report.kept[last]
+        assert (await engine.get_thread(deep)).origin == ids[1]
+        await engine.rewind(ids[0], thread_id="t")
+        report = await engine.forget(thread_id="t")
+        assert (set(report.erased), report.kept) == ({*ids, last}, {})
+        with pytest.raises(Erased):
+            await engine.get_thread(deep)
+        assert await engine.list_sessions() == []
+        assert (await engine.verify()).problems == ()
+
+    async def test_a_thread_still_began_where_its_erased_origin_led_back_to(
+        self, engine: Any
+    ) -> None:
+        """Each thread begins in the one before; the third is erased, then the second."""
+        (first,) = await _said(engine, "t", 1)
+        threads, ids = ["t"], [first]
+        for name in ("second", "third", "fourth"):
+            threads.append((await engine.branch(ids[-1], name)).id)
+            ids += await _said(engine, threads[-1], 1)
+        await engine.rewind(ids[3], thread_id="t")
+        assert (await engine.forget(thread_id=threads[2])).erased == (ids[2],)
+        await engine.rewind(first, thread_id="t")
+        report = await engine.forget(thread_id=threads[1])
+        assert set(report.erased) == {ids[1], ids[3]}
+        assert [t.id for t in await engine.list_threads("t")] == ["t"]
+        assert (await engine.verify()).problems == ()
+
+    async def test_what_the_forgotten_reached_by_rewinds_and_merges_is_reported(
+        self, engine: Any
+    ) -> None:
+        ids = await _said(engine, "t", 3)
+        side = (await engine.branch(ids[0], "side")).id
+        await _said(engine, side, 1, start=100)
+        await engine.rewind(ids[1], thread_id=side)
+        await _said(engine, side, 1, start=200)
+        other = (await engine.branch(ids[0], "other")).id
+        (work,) = await _said(engine, other, 1, start=300)
+        assert (await engine.merge_branch(other, side, strategy="theirs")).created
+        await engine.rewind(ids[2], thread_id=side)
+        report = await engine.forget(thread_id=side)
+        assert dict(report.kept) == {
+            ids[0]: "the branch began here; it belongs to thread 't'",
+            ids[1]: "the branch went on from it; it belongs to thread 't'",
+            ids[2]: "the branch was rewound to it; it belongs to thread 't'",
+            work: f"the branch joined a copy of its work; it belongs to thread {other!r}",
+        }
+        assert (await engine.verify()).problems == ()
+
     async def test_what_cannot_be_forgotten_is_refused(self, engine: Any) -> None:
         await _said(engine, "t", 1)
         with pytest.raises(ThreadNotFound):

@@ -52,7 +52,8 @@ class CollectingMachine(EngineMachine):
         session = self.lines[thread].session
         if total:
             forgotten = {t for t, line in self.lines.items() if line.session == session}
-            report = self.run(self.engine.forget(session_id=session))
+            named = "thread_id" if thread == session and data.draw(st.booleans()) else "session_id"
+            report = self.run(self.engine.forget(**{named: session}))
         else:
             forgotten = self.with_descendants(thread)
             report = self.run(self.engine.forget(thread_id=thread))
@@ -63,6 +64,8 @@ class CollectingMachine(EngineMachine):
         for checkpoint_id in gone:
             with_error(self.run, self.engine.get(checkpoint_id), Erased)
         self.erased |= gone
+        for line in self.lines.values():
+            line.origin = self.nearest_left(line.origin, gone)
         self.forget_model(gone)
         self.forget_lines(forgotten)
 
@@ -78,15 +81,19 @@ class CollectingMachine(EngineMachine):
     def thread_of(self, checkpoint_id: str | None) -> str | None:
         return self.kept[checkpoint_id].thread if checkpoint_id in self.kept else None
 
+    def nearest_left(self, checkpoint_id: str | None, gone: set[str]) -> str | None:
+        while checkpoint_id in gone:
+            checkpoint_id = next(iter(self.kept[checkpoint_id].parents), None)
+        return checkpoint_id
+
     def forget_lines(self, forgotten: set[str]) -> None:
         """Take threads out of the model, but those that another thread goes on from."""
         for name in forgotten:
             left = [i for i, kept in self.kept.items() if kept.thread == name]
             line = self.lines.pop(name)
             if left:
-                origin = line.origin if line.origin in self.kept else None
                 head = max(left, key=lambda i: self.kept[i].step)
-                self.lines[name] = Line(line.session, origin, head)
+                self.lines[name] = Line(line.session, line.origin, head)
             elif name == line.session:
                 self.run(self.engine.create_thread(name))
                 self.lines[name] = Line(name, None, None)

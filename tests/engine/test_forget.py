@@ -158,6 +158,49 @@ async def test_who_has_it_is_told_also_where_a_survivor_reads_the_very_row(packe
         assert (await engine.verify()).ok
 
 
+async def _added(engine: CheckpointEngine, thread: str, message: str) -> str:
+    return str(await engine.snapshot(thread, append=[message]))
+
+
+async def test_who_has_a_message_that_only_the_forgotten_still_read_is_told() -> None:
+    """Of the thread that said it nothing is left but what a branch of it inherited."""
+    document = "a document " * 2000
+    async with await create_checkpoint_engine("memory:") as engine:
+        first = await _added(engine, "t", "one")
+        said = await _added(engine, (await engine.branch(first, "side")).id, document)
+        deep = (await engine.branch(said, "deep")).id
+        last = await _added(engine, deep, "two")
+        await engine.rewind(last, thread_id="t")
+        assert (await engine.forget(thread_id="t/side")).erased == (said,)
+        await engine.rewind(first, thread_id="t")
+        other = await _added(engine, "other", document)
+        report = await engine.forget(thread_id=deep)
+        assert report.erased == (last,)
+        assert dict(report.kept) == {
+            first: "the branch began here; it belongs to thread 't'",
+            other: "it has a large value of the same content",
+        }
+        assert (await engine.verify()).ok
+
+
+async def test_of_a_message_that_what_is_named_has_nobody_else_is_told() -> None:
+    document = "a document " * 2000
+    async with await create_checkpoint_engine("memory:") as engine:
+        first = await _added(engine, "t", "one")
+        side = (await engine.branch(first, "side")).id
+        large = await _added(engine, "t", document)
+        await engine.snapshot("t", append=["two"])
+        await engine.snapshot("other", append=[document])
+        await engine.rewind(large, thread_id=side)
+        await engine.snapshot(side, append=["three"])
+        report = await engine.forget(thread_id=side)
+        assert dict(report.kept) == {
+            first: "the branch began here; it belongs to thread 't'",
+            large: "the branch went on from it; it belongs to thread 't'",
+        }
+        assert (await engine.verify()).ok
+
+
 PAD = {f"key {n}": "padding " * 3 for n in range(30)}
 BIG = {"document": f"{SECRET} " * 2000}
 LEFT: dict[str, tuple[list[dict[str, Any]], bool]] = {
