@@ -165,7 +165,7 @@ def _decode(packed: bytes | memoryview, blobs: Mapping[bytes, bytes]) -> Any:
 
     try:
         return msgspec.msgpack.decode(packed, ext_hook=hook)
-    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as err:
         raise Corrupted(f"a stored value cannot be read: {err}") from err
 
 
@@ -396,9 +396,9 @@ def references(*values: bytes) -> set[bytes]:
         return None
 
     for packed in values:
-        if b"\xd8" not in packed:  # every one begins with this byte
-            continue
         try:
+            if b"\xd8" not in packed:  # every one begins with this byte
+                continue
             msgspec.msgpack.decode(packed, ext_hook=hook)
         except (msgspec.DecodeError, UnicodeDecodeError) as err:
             raise Corrupted(f"a stored value cannot be read: {err}") from err
@@ -474,7 +474,7 @@ def split_array(packed: bytes | memoryview) -> list[bytes]:
     """
     try:
         return [bytes(raw) for raw in _raw_list.decode(packed)]
-    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as err:
         raise Corrupted(f"a stored value cannot be read: {err}") from err
 
 
@@ -486,7 +486,7 @@ def split_map(packed: bytes | memoryview) -> dict[str, bytes]:
     """
     try:
         return {key: bytes(raw) for key, raw in _raw_map.decode(packed).items()}
-    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as err:
         raise Corrupted(f"a stored value cannot be read: {err}") from err
 
 
@@ -569,17 +569,17 @@ def decompress(codec: int, body: bytes) -> bytes:
         Corrupted: The checksum does not match, or the codec is unknown.
         SchemaMismatch: A newer release wrote it.
     """
-    kind = kind_of(codec)
-    if kind == RAW:
-        content = body[:-4]
-        if zlib.crc32(content).to_bytes(4, "big") != body[-4:]:
-            raise Corrupted("a stored row does not match its checksum")
-        return content
-    if kind not in (ZSTD, SEALED):
-        raise Corrupted(f"a stored row has the unknown codec {codec}")
     try:
+        kind = kind_of(codec)
+        if kind == RAW:
+            content = body[:-4]
+            if zlib.crc32(content).to_bytes(4, "big") != body[-4:]:
+                raise Corrupted("a stored row does not match its checksum")
+            return content
+        if kind not in (ZSTD, SEALED):
+            raise Corrupted(f"a stored row has the unknown codec {codec}")
         return bytes(_decompressor().decompress(body))
-    except (zstandard.ZstdError, MemoryError) as err:
+    except (zstandard.ZstdError, MemoryError, TypeError) as err:
         raise Corrupted(f"a stored row cannot be decompressed: {err}") from err
 
 

@@ -58,7 +58,7 @@ class Problem:
     """Something that ``verify`` found.
 
     Attributes:
-        kind: Kind of row, such as ``checkpoint`` or ``batch``.
+        kind: Kind of row, such as ``checkpoint`` or ``batch``; ``file`` for what is beneath them.
         where: Which one.
         what: What is wrong with it.
         threads: Ids of the threads that have it, those that could be found.

@@ -375,6 +375,13 @@ class Tx(ABC):
     def delete(self, table: type[R], **where: Cond) -> int:
         """Remove the rows that meet every condition; returns how many."""
 
+    def damage(self) -> list[str]:
+        """Return what is wrong beneath the rows, a line each: as only the store itself can know."""
+        return []
+
+    def forgive(self) -> None:  # noqa: B027  (where there are none, nothing is to be done)
+        """From now on return rows with texts that are none, too: somehow written, for checking."""
+
     def erase(self) -> None:  # noqa: B027  (where nothing is left behind, nothing is to be done)
         """Have everything that this transaction removes overwritten, where the store can."""
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..config import SnapshotConfig
-from ..errors import Corrupted, EngineClosed, InvalidRequest, shown
+from ..errors import EngineClosed, InvalidRequest, shown
 from ..observe import Guarded, Observer
 from ..store import Expect, Store, Tx
+from .damaged import BREAKS, is_damage, typed
 from .source import Caches, MissError, Source
 
 __all__ = ["EngineBase"]
@@ -62,9 +63,10 @@ class EngineBase:
         self._observer = self._store.observer = guarded
 
     async def _read(self, work: Callable[[Source], T]) -> T:
-        """Run ``work`` in a read transaction; once more without the caches if a row is missing.
+        """Run ``work`` in a read transaction; once more without the caches if that breaks.
 
-        Another process may have repacked or collected what was remembered.
+        Another process may have repacked or collected what was remembered. Where a damaged row has
+        broken it, that is said the second time.
         """
         self._check_open()
         return await self._read_anyway(work)
@@ -73,9 +75,11 @@ class EngineBase:
         """Do as :meth:`_read`, while the engine is being closed too."""
         try:
             return await self._store.read(lambda tx: work(Source(self._caches, tx)))
-        except Corrupted:
+        except BREAKS as err:
+            if not is_damage(err):
+                raise
             self._caches.clear()
-            return await self._store.read(lambda tx: work(Source(self._caches, tx)))
+            return await self._store.read(lambda tx: work(Source(self._caches, typed(tx))))
 
     async def _look_up(self, work: Callable[[Source], T]) -> T:
         """Run ``work`` from memory, in a read transaction where that does not suffice."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from typing import Any
 
 from .. import codec
 from ..delta import base_depth
-from ..errors import CheckpointError
-from ..model import id_from_bytes
+from ..errors import CheckpointError, Corrupted
 from ..reports import Problem
 from ..store import (
     TABLES,
@@ -34,105 +33,119 @@ from ..store import (
     Tx,
     crc_of,
 )
+from .damaged import BREAKS, name_of
 from .place import OWNER
 from .prepare import result_references
 from .source import Source
 from .tombstones import TOMBSTONES
 
-__all__ = ["name_of", "whole"]
+__all__ = ["what_breaks", "whole"]
 
 _SEALED = (ThreadRow, HeadMoveRow, Lineage, TagRow, Pin, RunRow, Tombstone, Meta)
+_NEVER_PACKED = "its codec is one that only packed messages have"
 _PAGE = 8_000_000  # bytes of rows that are held at once
 
 
-def name_of(row: CheckpointRow) -> str:
-    """Return what a checkpoint is called, also one whose id is damaged."""
-    return (
-        id_from_bytes(row.id) if isinstance(row.id, bytes) and len(row.id) == 16 else repr(row.id)
-    )
+_Wanted = dict[tuple[int, int], set[bytes]]
+"""(Kind of row, its key) -> digests of the large values that it names."""
+
+
+def what_breaks(check: Callable[[], str | None]) -> str | None:
+    """Return what a check says is wrong, or what it broke on: damaged rows break in many ways."""
+    try:
+        return check()
+    except CheckpointError as err:
+        return str(err)
+    except BREAKS as err:
+        return f"cannot be read: {err!r}"
 
 
 def whole(source: Source) -> list[Problem]:
     """Return what is wrong with checksums, messages, states, large values, and what is lost."""
     tx = source.tx
-    problems: list[Problem] = []
-    for table in _SEALED:
-        rows: list[Row] = tx.find(table)
-        problems += [
-            Problem(kind=TABLES[table].name, where=str(row[:2]), what="checksum does not match")
-            for row in rows
-            if row[-1] != crc_of(row)
-        ]
-    wanted: dict[tuple[int, int], set[bytes]] = {}
+    wanted: _Wanted = {}
     owners = _Owners(tx)
-    problems += _batches(tx, wanted, owners)
-    problems += _states(tx, wanted, owners)
-    problems += _references(tx, wanted, owners)
-    problems += _lost(tx)
-    problems += _facts(tx)
+    problems: list[Problem] = []
+    parts = {
+        **{TABLES[table].name: _checksums(tx, table) for table in _SEALED},
+        "batch": _batches(tx, wanted, owners),
+        "state": _states(tx, wanted, owners),
+        "blob": _references(tx, wanted, owners),
+        "lost rows": _lost(tx),
+        "facts": _facts(tx),
+    }
+    for where, part in parts.items():
+        # a part that cannot go on keeps what it has found, and the next ones are looked at
+        if (what := what_breaks(partial(problems.extend, part))) is not None:
+            problems.append(Problem(kind="file", where=where, what=what))
     return problems
 
 
-def _batches(tx: Tx, wanted: dict[tuple[int, int], set[bytes]], owners: _Owners) -> list[Problem]:
-    problems = []
+def _checksums(tx: Tx, table: type[Row]) -> Iterable[Problem]:
+    for row in tx.find(table):
+        if row[-1] != crc_of(row):
+            what = "checksum does not match"
+            yield Problem(kind=TABLES[table].name, where=str(row[:2]), what=what)
+
+
+def _batches(tx: Tx, wanted: _Wanted, owners: _Owners) -> Iterable[Problem]:
     lineages = {row.pk for row in tx.find(Lineage)}
     for row in _paged(tx, Batch):
-        try:
-            packed = codec.decompress(row.codec, row.body)
-            count = len(codec.split_array(packed))
-            wanted[OWNER["batch"], row.pk] = codec.references(packed)
-            what = f"holds {count} items, not {row.n}" if count != row.n else None
-        except CheckpointError as err:
-            what = str(err)
+        what = what_breaks(partial(_batch, row, wanted))
         if what is None and row.lineage not in lineages:
             what = "its lineage is missing"
         if what is not None:
             threads = owners.of_lineages([row.lineage])
             where = f"{row.lineage}/{row.pos}"
-            problems.append(Problem(kind="batch", where=where, what=what, threads=threads))
-    return problems
+            yield Problem(kind="batch", where=where, what=what, threads=threads)
 
 
-def _states(tx: Tx, wanted: dict[tuple[int, int], set[bytes]], owners: _Owners) -> list[Problem]:
-    problems = []
+def _batch(row: Batch, wanted: _Wanted) -> str | None:
+    packed = codec.decompress(row.codec, row.body)
+    count = len(codec.split_array(packed))
+    wanted[OWNER["batch"], row.pk] = codec.references(packed)
+    return f"holds {count} items, not {row.n}" if count != row.n else None
+
+
+def _states(tx: Tx, wanted: _Wanted, owners: _Owners) -> Iterable[Problem]:
     depths: dict[int, int] = {}
     for row in _paged(tx, StateRow):
         depths[row.pk] = row.depth
-        try:
-            wanted[OWNER["state"], row.pk] = codec.references(codec.decompress(row.codec, row.body))
-            what = None
-        except CheckpointError as err:
-            what = str(err)
-        if row.base is None and row.depth != 0:
-            what = "a whole state has depth 0"
-        elif row.base is not None and depths.get(row.base) != base_depth(row.depth):
-            what = "the state it differs from is missing or another one"
+        what = what_breaks(partial(_state, row, depths, wanted))
         if what is not None:
             threads = owners.of_states([row.pk])
-            problems.append(Problem(kind="state", where=str(row.pk), what=what, threads=threads))
-    return problems
+            yield Problem(kind="state", where=str(row.pk), what=what, threads=threads)
 
 
-def _references(
-    tx: Tx, wanted: dict[tuple[int, int], set[bytes]], owners: _Owners
-) -> list[Problem]:
-    problems = []
+def _state(row: StateRow, depths: dict[int, int], wanted: _Wanted) -> str | None:
+    wanted[OWNER["state"], row.pk] = codec.references(codec.decompress(row.codec, row.body))
+    if codec.kind_of(row.codec) == codec.SEALED:
+        return _NEVER_PACKED
+    if row.base is None and row.depth != 0:
+        return "a whole state has depth 0"
+    if row.base is not None and depths.get(row.base) != base_depth(row.depth):
+        return "the state it differs from is missing or another one"
+    return None
+
+
+def _blob(row: Blob) -> str | None:
+    if codec.digest_of(codec.decompress(row.codec, row.body)) != row.digest:
+        return "does not match its digest"
+    return _NEVER_PACKED if codec.kind_of(row.codec) == codec.SEALED else None
+
+
+def _references(tx: Tx, wanted: _Wanted, owners: _Owners) -> Iterable[Problem]:
     digests: dict[int, bytes] = {}
     for row in _paged(tx, Blob):
         digests[row.pk] = row.digest
-        try:
-            sound = codec.digest_of(codec.decompress(row.codec, row.body)) == row.digest
-        except CheckpointError:
-            sound = False
-        if not sound:
-            what, threads = "does not match its digest", owners.of_blob(row.pk)
-            problems.append(Problem(kind="blob", where=str(row.pk), what=what, threads=threads))
+        if (what := what_breaks(partial(_blob, row))) is not None:
+            threads = owners.of_blob(row.pk)
+            yield Problem(kind="blob", where=str(row.pk), what=what, threads=threads)
     held: dict[tuple[int, int], set[bytes]] = defaultdict(set)
     for ref in tx.find(BlobRef):
         if ref.blob not in digests:
             threads = owners.of_blob(ref.blob)
-            found = Problem(kind="blob", where=str(ref.blob), what="is missing", threads=threads)
-            problems.append(found)
+            yield Problem(kind="blob", where=str(ref.blob), what="is missing", threads=threads)
         else:
             held[ref.owner_kind, ref.owner].add(digests[ref.blob])
     for row in _paged(tx, CheckpointRow):
@@ -140,58 +153,52 @@ def _references(
     for owner in {*wanted, *held}:
         if wanted.get(owner, set()) != held.get(owner, set()):
             what = "the references to large values are not those that its row needs"
-            problems.append(Problem(kind="blob_ref", where=str(owner), what=what))
-    return problems
+            yield Problem(kind="blob_ref", where=str(owner), what=what)
 
 
 def _of_checkpoint(row: CheckpointRow) -> set[bytes]:
     try:
         meta = codec.references(row.meta) if row.meta is not None else set()
         return meta | result_references(row)
-    except CheckpointError:
+    except (CheckpointError, *BREAKS):  # a checkpoint's own digest tells
         return set()
 
 
-def _lost(tx: Tx) -> list[Problem]:
+def _lost(tx: Tx) -> Iterable[Problem]:
     """Find rows that nothing leads to."""
-    problems = []
     threads = {row.pk for row in tx.find(ThreadRow)}
     lineages = tx.find(Lineage)
     for lineage in lineages:
         if lineage.thread not in threads:
             what = "the thread of a lineage is missing"
-            problems.append(Problem(kind="thread", where=str(lineage.thread), what=what))
+            yield Problem(kind="thread", where=str(lineage.thread), what=what)
     known = {row.pk for row in lineages}
     cids = set()
     for row in _paged(tx, CheckpointRow):
         cids.add(row.cid)
         if row.lineage not in known:
             what = "the lineage of a checkpoint is missing"
-            problems.append(Problem(kind="lineage", where=name_of(row), what=what))
+            yield Problem(kind="lineage", where=name_of(row), what=what)
     for edge in tx.find(Edge):
         if edge.child not in cids:
             what = "the child of an edge is missing"
-            problems.append(Problem(kind="checkpoint", where=f"cid {edge.child}", what=what))
+            yield Problem(kind="checkpoint", where=f"cid {edge.child}", what=what)
     for pin in tx.find(Pin):
         if pin.checkpoint not in cids:
             what = "a pinned checkpoint is missing"
-            problems.append(Problem(kind="checkpoint", where=f"cid {pin.checkpoint}", what=what))
-    return problems
+            yield Problem(kind="checkpoint", where=f"cid {pin.checkpoint}", what=what)
 
 
-def _facts(tx: Tx) -> list[Problem]:
+def _facts(tx: Tx) -> Iterable[Problem]:
     """Compare what the store says of itself with what is there."""
     facts = {row.key: row.value for row in tx.find(Meta)}
-    problems = [
-        Problem(kind="meta", where=key, what="is missing")
-        for key in tx.meta_keys
-        if key not in facts
-    ]
-    stones = tx.count(Tombstone)
-    if stones != int(facts.get(TOMBSTONES, "0")):
-        what = f"there are {stones}, {facts.get(TOMBSTONES, 'none')} were made"
-        problems.append(Problem(kind="tombstone", where=TOMBSTONES, what=what))
-    return problems
+    for key in tx.meta_keys:
+        if key not in facts:
+            yield Problem(kind="meta", where=key, what="is missing")
+    stones, made = tx.count(Tombstone), facts.get(TOMBSTONES, "0")
+    if str(stones) != made:
+        what = f"there are {stones}, {made} were made"
+        yield Problem(kind="tombstone", where=TOMBSTONES, what=what)
 
 
 def _paged(tx: Tx, table: Any) -> Iterable[Any]:
@@ -199,9 +206,11 @@ def _paged(tx: Tx, table: Any) -> Iterable[Any]:
     last, many = -(2**62), 4
     while rows := tx.find(table, "", many, **{TABLES[table].key[0]: Above(last)}):
         yield from rows
+        if rows[-1][0] <= last:
+            raise Corrupted(f"the rows of {TABLES[table].name} are out of order")
         last = rows[-1][0]
         sizes = [len(value) for row in rows for value in row if isinstance(value, bytes)]
-        many = max(1, min(500, 4 * many, _PAGE // max(1, *sizes)))
+        many = max(1, min(500, 4 * many, _PAGE // max([1, *sizes])))
 
 
 class _Owners:

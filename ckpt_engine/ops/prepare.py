@@ -15,8 +15,10 @@ import msgspec
 from .. import codec
 from ..checks import check_list
 from ..delta import base_depth, diff
+from ..errors import Corrupted
 from ..model import SnapshotTrigger
 from ..store import CheckpointRow
+from .damaged import called
 from .source import EMPTY_STATE, MESSAGES, LoadedState, Source
 
 __all__ = [
@@ -42,6 +44,7 @@ step appended itself; or compressed against those messages.
 """
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode_logs = msgspec.msgpack.Decoder(dict[str, tuple[int, bytes, int]]).decode
 _SHORT = 24  # bytes up to which a result is stored as it is
 _LARGE = 64_000  # bytes from which on a result is stored apart: its row is read for much else
 
@@ -186,11 +189,20 @@ class Draft:
 
 
 def log_lengths(row: CheckpointRow | None) -> dict[str, tuple[int, bytes, int]]:
-    """Return log -> (length, chain, own) of a checkpoint."""
+    """Return log -> (length, chain, own) of a checkpoint.
+
+    Raises:
+        Corrupted: What it says of its logs is damaged.
+    """
     if row is None:
         return {}
-    others = msgspec.msgpack.decode(row.logs) if row.logs is not None else {}
-    return {MESSAGES: (row.length, row.chain, row.own), **{n: tuple(f) for n, f in others.items()}}
+    own = {MESSAGES: (row.length, row.chain, row.own)}
+    if row.logs is None:
+        return own
+    try:
+        return own | _decode_logs(row.logs)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as err:
+        raise Corrupted(f"the logs of {called(row)} cannot be read: {err}") from err
 
 
 def _log_end(row: CheckpointRow | None, name: str) -> tuple[int, bytes]:

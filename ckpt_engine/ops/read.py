@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from types import NoneType
 from typing import Any
 
 from ..codec import LOG_PLACE, decompress, decompress_against, kind_of, unpack
 from ..errors import CheckpointNotFound, Corrupted
-from ..model import Checkpoint, CheckpointInfo, Thread, WorkflowRun, id_from_bytes
+from ..model import Checkpoint, CheckpointInfo, SnapshotTrigger, Thread, WorkflowRun, id_from_bytes
 from ..store import CheckpointRow, In, RunRow, TagRow, ThreadRow
 from ..summaries import labels_of
+from .damaged import called
 from .prepare import AGAINST, NO_RESULT, PART, STORED, TRIGGERS, dictionary_of, log_lengths
 from .saying import changes, last_messages, summary
 from .source import MESSAGES, Source
@@ -27,6 +29,29 @@ Known = dict[int, CheckpointRow]
 def moment(millis: int) -> datetime:
     """Return a stored time."""
     return datetime.fromtimestamp(millis / 1000, UTC)
+
+
+def _stored_moment(row: CheckpointRow | ThreadRow) -> datetime:
+    try:
+        return moment(row.at)
+    except (ValueError, OverflowError, OSError) as err:
+        raise Corrupted(f"the time of {called(row)} is damaged: {err}") from err
+
+
+def _trigger(row: CheckpointRow) -> SnapshotTrigger:
+    if not 0 <= row.trigger < len(TRIGGERS):
+        raise Corrupted(f"{called(row)} has the unknown trigger {row.trigger}")
+    return TRIGGERS[row.trigger]
+
+
+def _meta(source: Source, row: CheckpointRow) -> list[Any]:
+    """Return a checkpoint's metadata, next node and summary; each may be absent."""
+    if row.meta is None:
+        return [None, None, None]
+    meta = unpack(row.meta, source.blobs)
+    if type(meta) is not list or len(meta) != 3 or not isinstance(meta[0], (dict, NoneType)):
+        raise Corrupted(f"the metadata of {called(row)} is damaged")
+    return meta
 
 
 def infos(
@@ -45,10 +70,7 @@ def infos(
     known = {row.cid: row for row in rows}
     wanted = [row.parent for row in rows if row.parent is not None and row.parent not in known]
     known.update({row.cid: row for row in source.tx.find(CheckpointRow, cid=In(wanted))})
-    metas = {
-        row.cid: (None, None, None) if row.meta is None else unpack(row.meta, source.blobs)
-        for row in rows
-    }
+    metas = {row.cid: _meta(source, row) for row in rows}
     untold = [row for row in rows if metas[row.cid][2] is None]
     if quiet := [row for row in untold if not row.own and row.result is None]:
         before = [known[row.parent] for row in quiet if row.parent in known]
@@ -80,7 +102,7 @@ def _facts(
     metadata, next_node, given = meta
     if given is None:
         changed = partial(changes, source, row, parents[0] if parents else None)
-        given = summary(row, TRIGGERS[row.trigger].value, said, metadata or {}, changed)
+        given = summary(row, _trigger(row).value, said, metadata or {}, changed)
     edited = row.own < 0 and row.nparents == 1
     return {
         "id": id_from_bytes(row.id),
@@ -88,8 +110,8 @@ def _facts(
         "session_id": names.session,
         "step": row.step,
         "parents": tuple(id_from_bytes(parent.id) for parent in parents),
-        "trigger": TRIGGERS[row.trigger],
-        "created_at": moment(row.at),
+        "trigger": _trigger(row),
+        "created_at": _stored_moment(row),
         "node": row.node,
         "next_node": next_node,
         "message_count": row.length,
@@ -133,6 +155,8 @@ def unpack_state(
         source.blobs.expect(value)
     for key, value in packed.items():
         if value == LOG_PLACE and row is not None:
+            if key not in logs:
+                raise Corrupted(f"{called(row)} does not say how long its log {key!r} is")
             state[key] = source.values(row.lineage, key, 0, logs[key][0])
         else:
             state[key] = unpack(value, source.blobs)
@@ -144,8 +168,8 @@ def result_of(source: Source, row: CheckpointRow) -> Any:
     fmt = kind_of(row.fmt)
     if fmt == NO_RESULT:
         return None
-    if fmt not in (STORED, PART, AGAINST) or row.result is None:
-        raise Corrupted(f"the result of checkpoint {id_from_bytes(row.id)} cannot be read")
+    if fmt not in (STORED, PART, AGAINST) or not row.result:
+        raise Corrupted(f"the result of {called(row)} cannot be read")
     if fmt == STORED:
         packed = decompress(row.result[0], row.result[1:])
     else:
@@ -156,7 +180,10 @@ def result_of(source: Source, row: CheckpointRow) -> Any:
 
 def _from_messages(source: Source, fmt: int, result: bytes, own: list[bytes]) -> bytes:
     if fmt == PART:
-        start, size = unpack(result, {})
+        try:
+            start, size = unpack(result, {})
+        except (TypeError, ValueError, KeyError) as err:
+            raise Corrupted(f"where a result is cannot be read: {err!r}") from err
         return b"".join(own)[start : start + size]
     return decompress_against(result, dictionary_of(own, source.blobs))
 
@@ -174,7 +201,7 @@ def threads(source: Source, rows: Sequence[ThreadRow]) -> list[Thread]:
             head=_known(ids, row.head),
             step=row.step,
             superseded_by=None if row.superseded is None else source.names(row.superseded).thread,
-            created_at=moment(row.at),
+            created_at=_stored_moment(row),
         )
         for row in rows
     ]

@@ -78,6 +78,9 @@ class Piece(NamedTuple):
     stop: int
 
 
+_decode_pieces = msgspec.msgpack.Decoder(dict[str, list[Piece]]).decode
+
+
 class LoadedState(NamedTuple):
     """A state with its packed values, and where its row stands among the deltas."""
 
@@ -484,9 +487,8 @@ def inherited_pieces(lineage: Lineage) -> dict[str, list[Piece]]:
     if lineage.pieces is None:
         return {}
     try:
-        raw = msgspec.msgpack.decode(lineage.pieces)
-        return {log: [Piece(*piece) for piece in pieces] for log, pieces in raw.items()}
-    except (msgspec.DecodeError, TypeError, AttributeError) as err:
+        return _decode_pieces(lineage.pieces)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as err:
         raise Corrupted(f"the pieces of lineage {lineage.pk} cannot be read: {err}") from err
 
 

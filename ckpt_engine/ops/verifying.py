@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from .. import codec
-from ..errors import CheckpointError
+from ..errors import CheckpointError, Corrupted
 from ..reports import Problem, VerifyReport
 from ..store import (
     TABLES,
@@ -27,7 +28,8 @@ from ..store import (
     Tx,
 )
 from .base import EngineBase
-from .checking import name_of, whole
+from .checking import what_breaks, whole
+from .damaged import BREAKS, is_damage, name_of
 from .place import digest_of_row
 from .prepare import log_lengths
 from .read import result_of
@@ -47,39 +49,59 @@ class Verifying(EngineBase):
             report = await engine.verify()
             assert (report.ok, report.checkpoints) == (True, 1)
         """
-        problems: list[Problem] = []
-        sessions = await self._fresh_read(lambda source: _roots(source.tx, problems))
-        checkpoints = threads = 0
+        problems = await self._looked("all of it", partial(_file, url=self.url))
+        sessions: list[int] = []
+        problems += await self._looked("the threads", partial(_roots, sessions=sessions))
+        counts = Counter(checkpoints=0, threads=0)
         for session in sessions:
-            found = await self._fresh_read(partial(_session, session=session))
-            problems += found.problems
-            checkpoints += found.checkpoints
-            threads += len(found.threads)
-        problems += await self._fresh_read(whole)
+            look = partial(_session, session=session, counts=counts)
+            problems += await self._looked(f"session {session}", look)
+        problems += await self._looked("the rows", whole)
         unique = dict.fromkeys(problems)
-        return VerifyReport(problems=tuple(unique), checkpoints=checkpoints, threads=threads)
+        return VerifyReport(problems=tuple(unique), **counts)
 
-    async def _fresh_read(self, work: Callable[[Source], Any]) -> Any:
+    async def _looked(self, what: str, work: Callable[[Source], list[Problem]]) -> list[Problem]:
+        """Return what a part of the check finds; that it breaks, if it does."""
+        try:
+            return await self._fresh_read(work)
+        except BREAKS as err:
+            if not is_damage(err):
+                raise
+            why = str(err) if isinstance(err, Corrupted) else repr(err)
+            found = f"{what} cannot be checked: {why}"
+            return [Problem(kind="file", where=self.url, what=found)]
+
+    async def _fresh_read(self, work: Callable[[Source], list[Problem]]) -> list[Problem]:
         """Read without the caches: they would hide what is on the disk."""
         self._check_open()
-        return await self._store.read(lambda tx: work(Source(Caches(8_000_000), tx)))
+
+        def forgiving(tx: Tx) -> list[Problem]:
+            tx.forgive()
+            return work(Source(Caches(8_000_000), tx))
+
+        return await self._store.read(forgiving)
 
 
-def _roots(tx: Tx, problems: list[Problem]) -> list[int]:
-    """Return the sessions' keys, also of those whose root is gone."""
-    threads = tx.find(ThreadRow)
+def _file(source: Source, url: str) -> list[Problem]:
+    return [Problem(kind="file", where=url, what=line) for line in source.tx.damage()]
+
+
+def _roots(source: Source, sessions: list[int]) -> list[Problem]:
+    """Note the sessions' keys, also of those whose root is gone."""
+    threads = source.tx.find(ThreadRow)
     names = {row.pk for row in threads}
-    sessions = sorted({row.session for row in threads})
-    problems += [
+    sessions += dict.fromkeys(row.session for row in threads)
+    return [
         Problem(kind="thread", where=str(pk), what="the root of a session is missing")
         for pk in sessions
         if pk not in names
     ]
-    return sessions
 
 
-def _session(source: Source, session: int) -> _Session:
-    return _Session(source, session).check()
+def _session(source: Source, session: int, counts: Counter[str]) -> list[Problem]:
+    found = _Session(source, session)
+    counts.update(checkpoints=len(found.rows), threads=len(found.threads))
+    return found.check()
 
 
 class _Session:
@@ -95,19 +117,20 @@ class _Session:
         }
         rows = self.tx.find(CheckpointRow, lineage=In(list(self.lineages)))
         self.rows = {row.cid: row for row in rows}
-        self.checkpoints = len(rows)
+        self.edges: dict[int, list[Edge]] = defaultdict(list)
+        self.session = session
 
-    def check(self) -> _Session:
-        """Check everything; what is wrong is in ``problems``."""
-        self._counts()
-        self._links()
+    def check(self) -> list[Problem]:
+        """Check everything; return what is wrong."""
+        for check in (self._counts, self._links, self._rows_lead_on):
+            self._guard("session", str(self.session), check)
         for lineage in self.lineages.values():
             thread = self._thread_of(lineage)
-            self._guard("lineage", str(lineage.pk), thread, partial(self._logs, lineage))
+            self._guard("lineage", str(lineage.pk), partial(self._logs, lineage), thread)
         for row in self.rows.values():
             thread = self._thread_of(self.lineages[row.lineage])
-            self._guard("checkpoint", name_of(row), thread, partial(self._checkpoint, row))
-        return self
+            self._guard("checkpoint", name_of(row), partial(self._checkpoint, row), thread)
+        return self.problems
 
     def _thread_of(self, lineage: Lineage) -> str:
         return str(self.threads[lineage.thread].name)
@@ -118,13 +141,9 @@ class _Session:
     def _report_checkpoint(self, kind: str, row: CheckpointRow, what: str) -> None:
         self._report(kind, name_of(row), what, self._thread_of(self.lineages[row.lineage]))
 
-    def _guard(self, kind: str, where: str, thread: str, check: Callable[[], None]) -> None:
-        try:
-            check()
-        except CheckpointError as err:
-            self._report(kind, where, str(err), thread)
-        except Exception as err:  # noqa: BLE001  (damaged rows break in any way there is)
-            self._report(kind, where, f"cannot be read: {err!r}", thread)
+    def _guard(self, kind: str, where: str, check: Callable[[], None], *threads: str) -> None:
+        if (what := what_breaks(check)) is not None:
+            self._report(kind, where, what, *threads)
 
     def _counts(self) -> None:
         """Compare what a thread says it has with what is there."""
@@ -152,7 +171,7 @@ class _Session:
                 self._report(kind, thread.name, what, thread.name)
 
     def _links(self) -> None:
-        """Check that heads, origins, lineages, tags and edges lead somewhere."""
+        """Check that heads, origins and what supersedes a thread lead somewhere."""
         for thread in self.threads.values():
             for field in ("head", "origin", "open_tip"):
                 cid = getattr(thread, field)
@@ -164,9 +183,9 @@ class _Session:
                 if pk is not None and pk not in self.threads:
                     what = f"its {field} thread is missing"
                     self._report("thread", thread.name, what, thread.name)
-        self._rows_lead_on()
 
     def _rows_lead_on(self) -> None:
+        """Check that lineages, tags and edges lead somewhere."""
         for lineage in self.lineages.values():
             if lineage.parent is not None and lineage.parent not in self.lineages:
                 what = "its parent lineage is missing"
@@ -176,7 +195,6 @@ class _Session:
                 thread = self.threads[tag.thread].name
                 what = "the tagged checkpoint is missing"
                 self._report("checkpoint", f"tag {tag.name}", what, thread)
-        self.edges = defaultdict(list)
         for edge in self.tx.find(Edge, child=In(list(self.rows))):
             self.edges[edge.child].append(edge)
             if edge.parent not in self.rows:
@@ -185,12 +203,16 @@ class _Session:
 
     def _logs(self, lineage: Lineage) -> None:
         """Walk a lineage's logs once and compare the chain at every checkpoint's length."""
-        mine = [row for row in self.rows.values() if row.lineage == lineage.pk]
-        names = {name for row in mine for name in log_lengths(row)}
-        for name in names:
+        mine: list[tuple[CheckpointRow, dict[str, tuple[int, bytes, int]]]] = []
+        for row in self.rows.values():
+            # one that does not say how long its logs are is reported as a checkpoint
+            if row.lineage == lineage.pk and isinstance(row.length, int):
+                with suppress(CheckpointError):
+                    mine.append((row, log_lengths(row)))
+        for name in {name for _, lengths in mine for name in lengths}:
             ends: dict[int, list[tuple[CheckpointRow, bytes]]] = defaultdict(list)
-            for row in mine:
-                length, chain, _ = log_lengths(row).get(name, (0, codec.EMPTY_CHAIN, 0))
+            for row, lengths in mine:
+                length, chain, _ = lengths.get(name, (0, codec.EMPTY_CHAIN, 0))
                 ends[length].append((row, chain))
             self._chain(lineage, name, ends)
 

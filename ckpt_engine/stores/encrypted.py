@@ -116,7 +116,7 @@ class _Cipher:
         try:
             body = base64.b64decode(value) if isinstance(value, str) else value
             plain = self._bodies.decrypt(body[:12], body[12:], about)
-        except (self._invalid, ValueError):
+        except (self._invalid, ValueError, TypeError):  # the last one: it is no text, no bytes
             return value
         return plain.decode("utf-8", "surrogatepass") if isinstance(value, str) else plain
 
@@ -127,7 +127,7 @@ class _Cipher:
         return self._blocks.encryptor().update(digest)
 
     def _digest_back(self, digest: bytes) -> bytes:
-        if len(digest) != _BLOCK:
+        if not isinstance(digest, bytes) or len(digest) != _BLOCK:
             return digest
         return self._blocks.decryptor().update(digest)
 
@@ -182,6 +182,12 @@ class _EncryptedTx(Tx):
 
     def delete(self, table: type[R], **where: Cond) -> int:
         return self._inner.delete(table, **self._where(table, where))
+
+    def damage(self) -> list[str]:
+        return self._inner.damage()
+
+    def forgive(self) -> None:
+        self._inner.forgive()
 
     def next_pk(self, table: type[R]) -> int:
         return self._inner.next_pk(table)

@@ -152,6 +152,7 @@ class SqlStore(GroupedStore):
         try:
             return work(SqliteTx(self._reader))
         finally:
+            self._reader.text_factory = str  # a check may have been more forgiving
             self._reader.execute("ROLLBACK")
 
     def _commit_together(self, group: list[Write], *, alone: bool) -> None:

@@ -84,7 +84,12 @@ class SqliteTx(SqlTx):
         self._next = memory.next
 
     def _fetch(self, sql: str, values: Sequence[Any]) -> list[Any]:
-        return self._db.execute(sql, values).fetchall()
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.DatabaseError as err:
+            if _is_damage(err):  # now rather than at the end: who checks goes on with other rows
+                raise Corrupted(f"the database is damaged: {err}") from err
+            raise
 
     def _execute(self, sql: str, values: Sequence[Any]) -> int:
         return self._db.execute(sql, values).rowcount
@@ -100,8 +105,13 @@ class SqliteTx(SqlTx):
         return super()._made(table, found)
 
     def _body(self, table: type[Any], pk: int) -> bytes:
-        with self._db.blobopen(TABLES[table].name, "body", pk, readonly=True) as blob:
-            return blob.read()
+        try:
+            with self._db.blobopen(TABLES[table].name, "body", pk, readonly=True) as blob:
+                return blob.read()
+        except sqlite3.DatabaseError as err:
+            if _is_damage(err):
+                raise Corrupted(f"the database is damaged: {err}") from err
+            raise
 
     def _insert_many(self, table: type[Any], rows: list[Any]) -> None:
         if table in _BODIES:
@@ -185,6 +195,14 @@ class SqliteTx(SqlTx):
             top = max(self._top(table), self._floor(table))
         self._next[table] = top + 1
         return top + 1
+
+    def damage(self) -> list[str]:
+        # the quick check would not compare the indexes with the tables
+        lines = [line for (line,) in self._fetch("PRAGMA integrity_check", ())]
+        return [] if lines == ["ok"] else lines
+
+    def forgive(self) -> None:
+        self._db.text_factory = _any_text
 
     def erase(self) -> None:
         # until the store has reclaimed the space: what is freed by then is overwritten too
@@ -292,6 +310,17 @@ def when_free(connection: sqlite3.Connection, statement: str, timeout: float) ->
         time.sleep(random.uniform(*(_OFTEN if now < begun + _SOON else _SELDOM)))  # noqa: S311
 
 
+def _any_text(stored: bytes) -> str:
+    return stored.decode("utf-8", "backslashreplace")
+
+
+def _is_damage(err: sqlite3.Error) -> bool:
+    code = getattr(err, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return True
+    return str(err).startswith("Could not decode to UTF-8")  # the driver's own: it has no code
+
+
 def _is_busy(err: sqlite3.Error) -> bool:
     return (getattr(err, "sqlite_errorcode", 0) & 0xFF) in (
         sqlite3.SQLITE_BUSY,
@@ -316,13 +345,12 @@ class translated:  # noqa: N801  (used as a function; a generator takes three ti
 
 
 def _ours(err: sqlite3.Error, where: str) -> CheckpointError:
-    code = getattr(err, "sqlite_errorcode", 0) & 0xFF
     if isinstance(err, sqlite3.IntegrityError):
         return Conflict(f"another write was first: {err}")
     if _is_busy(err):
         return StoreBusy(
             f"{where} is locked by another process, try again or set a longer busy_timeout: {err}"
         )
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if _is_damage(err):
         return Corrupted(f"{where} is damaged or not a database: {err}")
     return StoreUnavailable(f"{where} cannot be used: {err}")

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from ckpt_engine import (
     CheckpointEngine,
     CheckpointError,
+    Corrupted,
+    Keyring,
+    Retryable,
     SnapshotConfig,
     StepCommit,
     WorkflowRun,
     create_checkpoint_engine,
     new_checkpoint_id,
 )
+from ckpt_engine.codec import versioned
+from ckpt_engine.model import id_from_bytes, id_to_bytes
+from ckpt_engine.ops.prepare import PART
 from ckpt_engine.store import TABLES
+from ckpt_engine.stores.transaction import kinds_of
 
 CONFIG = SnapshotConfig(logs=("log",), idle_seal_seconds=0)
 NAMES = [table.name for table in TABLES.values()]
@@ -185,3 +195,175 @@ async def test_damage_leads_to_the_threads_that_have_it(
         problems = (await engine.verify()).problems
     assert any(p.kind == table and thread in p.threads for p in problems)
     assert all(p.threads for p in problems), "each of them leads somewhere"
+
+
+_OTHER = {int: ("'abc'",), str: ("x'00ff'",), bytes: ("'abc'", "7", "x''")}
+_NO_TEXT = "CAST(x'ff00ff' AS TEXT)"
+
+
+def _odd_values(table: str) -> list[tuple[str, str]]:
+    """Return what a column of a table never holds, by column, in SQL."""
+    (kind,) = (kind for kind, t in TABLES.items() if t.name == table)
+    return [
+        (column, value)
+        for column, own in kinds_of(cast("Any", kind)).items()
+        for value in (*_OTHER[own], _NO_TEXT, "NULL")
+    ]
+
+
+async def _read_all(engine: CheckpointEngine, ids: list[str]) -> list[CheckpointError]:
+    """Read everything; what is raised is ours, or the test fails."""
+    raised = []
+    reads: list[Callable[[], Awaitable[Any]]] = [partial(engine.get, i) for i in ids]
+    for thread in ("t", "t/side", "wf"):
+        reads += [partial(f, thread) for f in (engine.list_time_travel_points, engine.get_latest)]
+    reads += [partial(engine.get_checkpoint_tree, "t"), engine.list_sessions]
+    reads += [partial(engine.list_threads, "t"), partial(engine.path, ids[-1])]
+    for read in reads:
+        try:
+            await read()
+        except CheckpointError as err:
+            raised.append(err)
+    return raised
+
+
+def _ids(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as db:
+        return [id_from_bytes(i) for (i,) in db.execute("SELECT id FROM checkpoint ORDER BY cid")]
+
+
+@pytest.mark.parametrize("table", NAMES)
+async def test_a_value_of_another_type_is_found_and_breaks_no_read(
+    sound: Path, tmp_path: Path, table: str
+) -> None:
+    ids, missed, path = _ids(sound), [], tmp_path / "b.db"
+    for column, value in _odd_values(table):
+        try:
+            with _changed(sound, path) as db:
+                held = f'"{column}" IS NOT NULL ORDER BY {KEYS[table]} DESC LIMIT 1'
+                row = f'SELECT {KEYS[table]} FROM "{table}" WHERE {held}'
+                text = f'UPDATE "{table}" SET "{column}" = {value}'
+                db.execute(f"{text} WHERE ({KEYS[table]}) = ({row})")
+        except sqlite3.IntegrityError:  # this much SQLite sees to
+            continue
+        try:
+            engine = await create_checkpoint_engine(str(path), CONFIG)
+        except CheckpointError:
+            continue
+        async with engine:
+            if (await engine.verify()).ok:
+                missed.append((column, value))
+            for err in await _read_all(engine, ids):
+                assert not isinstance(err, Retryable), (column, value)
+    assert missed == []
+
+
+@pytest.mark.parametrize("change", [
+    "SET codec = 'abc'", "SET body = 'abc'", f"SET body = {_NO_TEXT}", "SET body = x'ff'",
+])  # fmt: skip
+@pytest.mark.parametrize("table", ["batch", "state", "blob"])
+async def test_a_damaged_row_hides_no_other(
+    sound: Path, tmp_path: Path, table: str, change: str
+) -> None:
+    path = tmp_path / "b.db"
+    with _changed(sound, path) as db:
+        db.execute(f"UPDATE {table} {change}")
+        # in its report, rows of several logs are at one place
+        places = "DISTINCT lineage || '/' || pos" if table == "batch" else "*"
+        (rows,) = db.execute(f"SELECT count({places}) FROM {table}").fetchone()
+        db.execute("UPDATE pin SET crc = crc + 1")
+    async with await create_checkpoint_engine(str(path), CONFIG) as engine:
+        found = Counter(problem.kind for problem in (await engine.verify()).problems)
+    assert found[table] == rows
+    assert found["pin"] == 1
+
+
+def _damage_an_index(path: Path, stored: bytes) -> None:
+    """Change a checkpoint's id where the index has it."""
+    data = bytearray(path.read_bytes())
+    page = int.from_bytes(data[16:18], "big")
+    places = [found.start() for found in re.finditer(re.escape(stored), data)]
+    (place,) = (at for at in places if data[at // page * page] == 10)  # a leaf of an index
+    data[place + 15] ^= 1
+    path.write_bytes(data)
+
+
+async def test_a_damaged_index_is_found(sound: Path, tmp_path: Path) -> None:
+    taken = _ids(sound)[3]
+    with _changed(sound, tmp_path / "b.db"):
+        pass
+    _damage_an_index(tmp_path / "b.db", id_to_bytes(taken))
+    async with await create_checkpoint_engine(str(tmp_path / "b.db"), CONFIG) as engine:
+        with pytest.raises(CheckpointError):
+            await engine.get(taken)
+        problems = (await engine.verify()).problems
+    assert {problem.kind for problem in problems} == {"file"}
+    assert any("checkpoint_by_id" in problem.what for problem in problems)
+
+
+async def test_a_damaged_page_is_reported_with_all_else(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    with _changed(sound, path) as db:
+        db.execute("UPDATE pin SET crc = crc + 1")
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'batch'").fetchone()
+        (page,) = db.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * page)
+        file.write(b"\xee" * page)
+    async with await create_checkpoint_engine(str(path), CONFIG) as engine:
+        found = {problem.kind for problem in (await engine.verify()).problems}
+        assert {type(err) for err in await _read_all(engine, _ids(sound))} == {Corrupted}
+    assert {"file", "pin"} <= found
+
+
+@pytest.mark.parametrize(("change", "lists"), [
+    ("trigger = 99", True),
+    ("trigger = -1", True),
+    ("at = 9223372036854775807", True),
+    ("meta = x'01'", True),
+    ("meta = x'93010203'", True),
+    ("logs = substr(logs, 1, length(logs) - 3)", False),
+    ("logs = x'81a36c6f6701'", False),
+    ("logs = x'80'", False),
+    ("result = x''", False),
+    (f"result = x'01', fmt = {versioned(PART)}", False),
+])  # fmt: skip
+async def test_a_value_that_is_none_is_said_to_be_damaged(
+    sound: Path, tmp_path: Path, change: str, lists: bool
+) -> None:
+    path, taken = tmp_path / "b.db", _ids(sound)[5]
+    with _changed(sound, path) as db:
+        db.execute(f"UPDATE checkpoint SET {change} WHERE id = ?", (id_to_bytes(taken),))
+    async with await create_checkpoint_engine(str(path), CONFIG) as engine:
+        assert not (await engine.verify()).ok
+        with pytest.raises(Corrupted):
+            await engine.get(taken)
+        if lists:
+            with pytest.raises(Corrupted, match=taken):
+                await engine.path(_ids(sound)[6])
+
+
+async def test_damage_is_found_beneath_encryption(tmp_path: Path) -> None:
+    path, keys = tmp_path / "a.db", Keyring({"k": bytes(32)})
+    async with await create_checkpoint_engine(str(path), CONFIG, keys=keys) as engine:
+        taken = await _say(engine, "t", 3)
+    changes = [f"{table} SET body = 7" for table in ("batch", "state")]
+    changes += [f"checkpoint SET {column} = 7" for column in ("meta", "logs", "digest")]
+    for change in (*changes, f"checkpoint SET meta = {_NO_TEXT}", "checkpoint SET result = 'abc'"):
+        with _changed(path, tmp_path / "b.db") as db:
+            db.execute(f"UPDATE {change}")
+        copy = str(tmp_path / "b.db")
+        async with await create_checkpoint_engine(copy, CONFIG, keys=keys) as engine:
+            assert not (await engine.verify()).ok, change
+            with pytest.raises(Corrupted):
+                await engine.get(taken)
+
+
+async def test_a_mistake_is_not_called_damage(tmp_path: Path) -> None:
+    def mistaken(_: Any) -> None:
+        raise TypeError("mistaken")
+
+    async with await create_checkpoint_engine(str(tmp_path / "a.db"), CONFIG) as engine:
+        await _say(engine, "t", 3)
+        with pytest.raises(TypeError, match="mistaken"):
+            await engine._read(mistaken)
